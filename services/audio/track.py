@@ -1,0 +1,70 @@
+"""A descriptor track: what one sound is like, frame by frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.errors import InvalidInputError, SettingsMismatchError
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class DescriptorTrack:
+    """The descriptor sequence of one sound.
+
+    `values` is (frames, features) float32, finite; column i is `feature_names[i]`. Frame t is
+    centred on sample t * hop_length_samples at sample_rate_hertz.
+    """
+
+    feature_names: tuple[str, ...]
+    values: FloatArray
+    sample_rate_hertz: int
+    hop_length_samples: int
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.shape[1] != len(self.feature_names):
+            raise InvalidInputError(
+                f"{self.source or 'track'}: values of shape {self.values.shape} do not fit "
+                f"{len(self.feature_names)} feature names",
+                culprit=self.source,
+            )
+        if self.values.dtype != np.float32:
+            raise InvalidInputError(
+                f"{self.source or 'track'}: values are {self.values.dtype}, not float32",
+                culprit=self.source,
+            )
+        if not np.isfinite(self.values).all():
+            raise InvalidInputError(
+                f"{self.source or 'track'}: holds values that are not finite",
+                culprit=self.source,
+            )
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames."""
+        return int(self.values.shape[0])
+
+    def ordered(self, feature_names: Sequence[str]) -> "DescriptorTrack":
+        """The same track with its columns in the order of `feature_names`.
+
+        Raises SettingsMismatchError, naming the features, unless both name the same set.
+        """
+        wanted = tuple(feature_names)
+        if wanted == self.feature_names:
+            return self
+        missing = [name for name in wanted if name not in self.feature_names]
+        unknown = [name for name in self.feature_names if name not in wanted]
+        if missing or unknown:
+            raise SettingsMismatchError(
+                f"{self.source or 'track'}: features do not fit: "
+                f"missing {missing or 'none'}, not known {unknown or 'none'}",
+                culprit=self.source,
+            )
+        columns = [self.feature_names.index(name) for name in wanted]
+        return replace(
+            self, feature_names=wanted, values=np.ascontiguousarray(self.values[:, columns])
+        )

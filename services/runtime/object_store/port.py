@@ -1,0 +1,90 @@
+"""The object store: one bucket of immutable, hashed objects, behind one port."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from services.errors import ObjectKeyError
+
+MAX_KEY_BYTES = 1024
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What the store knows of one object; `sha256` is lower-case hexadecimal."""
+
+    key: str
+    sha256: str
+    size_bytes: int
+    media_type: str
+
+
+def checked_key(key: str) -> str:
+    """Returns `key` if it stays inside the bucket.
+
+    Raises ObjectKeyError for absolute keys, empty, "." and ".." segments, backslashes, control
+    characters and keys over 1024 bytes.
+    """
+    if (
+        not key
+        or len(key.encode()) > MAX_KEY_BYTES
+        or "\\" in key
+        or _CONTROL_CHARACTERS.search(key)
+        or any(segment in {"", ".", ".."} for segment in key.split("/"))
+    ):
+        raise ObjectKeyError(f"{key!r} is not an object key", culprit=key)
+    return key
+
+
+class ObjectStore(ABC):
+    """Blocking; safe to call from many threads and processes. A reader sees a whole object or none.
+
+    Every method raises ObjectKeyError for a malformed key and UnavailableError if the store cannot
+    be reached.
+    """
+
+    @abstractmethod
+    def put(self, key: str, content: bytes | Path, *, media_type: str = "") -> StoredObject:
+        """Stores bytes, or the content of a file, atomically; replaces what was there.
+
+        An empty `media_type` is guessed from the key.
+        """
+
+    @abstractmethod
+    def put_new(self, key: str, content: bytes | Path, *, media_type: str = "") -> StoredObject:
+        """Like put, but the name is taken for good.
+
+        The same content again changes nothing; raises ConflictError if there is another.
+        """
+
+    @abstractmethod
+    def read(self, key: str, *, sha256: str = "") -> bytes:
+        """The whole content; NotFoundError if there is none.
+
+        Raises CorruptObjectError, naming the key, if `sha256` is given and does not fit.
+        """
+
+    @abstractmethod
+    def open(self, key: str, *, sha256: str = "") -> AbstractContextManager[BinaryIO]:
+        """A seekable file of the content, checked as by read before it is handed out."""
+
+    @abstractmethod
+    def stat(self, key: str) -> StoredObject:
+        """What is known of the object; NotFoundError if there is none."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """The objects whose keys begin with `prefix`, in the order of their keys."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Removes the object, if there is one."""
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        return next((True for found in self.list(key) if found.key == key), False)
