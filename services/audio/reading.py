@@ -1,0 +1,160 @@
+"""Sound files read whole into float32, and refused by name where they are damaged.
+
+libsndfile (https://libsndfile.github.io/libsndfile/) decodes. It shortens a truncated RIFF or AIFF
+file silently, so the length that the header claims is checked here against what is there. MP3 and
+Ogg are streams without a reliable length: whatever they hold is what they are.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from services.errors import UnreadableAudioError
+
+AUDIO_EXTENSIONS = frozenset(
+    {".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wave"}
+)
+MAX_CHANNELS = 64
+# Below and above, a rate is a damaged header; resampling it would ask for absurd amounts of memory.
+MIN_SAMPLE_RATE_HERTZ = 1_000
+MAX_SAMPLE_RATE_HERTZ = 1_000_000
+
+_BLOCK_FRAMES = 65_536
+# Container magic → byte order of its sizes, and the chunk that holds the samples.
+_CHUNKED = {
+    b"RIFF": ("<", b"data"),
+    b"RIFX": (">", b"data"),
+    b"RF64": ("<", b"data"),
+    b"FORM": (">", b"SSND"),
+}
+_SIZE_IN_DS64 = 0xFFFFFFFF
+_WITH_RELIABLE_LENGTH = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "AU", "CAF"})
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """A whole sound: `samples` is (frames, channels) float32, finite, full scale at ±1."""
+
+    samples: FloatArray
+    sample_rate_hertz: int
+    name: str
+
+    @property
+    def frame_count(self) -> int:
+        """Length in samples per channel."""
+        return int(self.samples.shape[0])
+
+    @property
+    def channel_count(self) -> int:
+        """Number of channels."""
+        return int(self.samples.shape[1])
+
+
+def is_audio_name(name: str) -> bool:
+    """Whether a file of this name is taken for sound: by its extension, in any case."""
+    return PurePosixPath(name).suffix.lower() in AUDIO_EXTENSIONS
+
+
+def read_audio(source: Path | BinaryIO, *, name: str) -> Sound:
+    """Reads a sound whole: WAV, FLAC, OGG, MP3, AIFF of any width and up to 64 channels.
+
+    `source` is a path, or a seekable file, which is read from its beginning and left open. The
+    content decides, not the extension. Integers become x / 2^(bits - 1).
+
+    Raises UnreadableAudioError, naming `name`, for whatever is not sound, is damaged or shorter
+    than its header claims, holds no samples, or samples that are not finite.
+    """
+    if isinstance(source, Path):
+        try:
+            with source.open("rb") as file:
+                return read_audio(file, name=name)
+        except OSError as error:
+            raise _unreadable(name, f"cannot be opened: {error.strerror}") from error
+    _refuse_false_length(source, name)
+    source.seek(0)
+    try:
+        with soundfile.SoundFile(_Nameless(source)) as sound_file:
+            samples = _decoded(sound_file, name)
+            rate = int(sound_file.samplerate)
+    except soundfile.SoundFileError as error:
+        why = getattr(error, "error_string", "") or "its content is damaged"
+        raise _unreadable(name, f"cannot be decoded: {why}") from error
+    if not np.isfinite(samples).all():
+        raise _unreadable(name, "holds samples that are not finite (NaN or infinity)")
+    return Sound(samples, rate, name)
+
+
+class _Nameless:
+    """A file without its name: soundfile would take the name's extension for the format."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read = file.read
+        self.readinto = getattr(file, "readinto", None)
+        self.seek = file.seek
+        self.tell = file.tell
+        self.write = file.write
+
+
+def _decoded(sound_file: soundfile.SoundFile, name: str) -> FloatArray:
+    """All samples, (frames, channels) float32; memory grows with content, not with claims."""
+    if sound_file.channels > MAX_CHANNELS:
+        raise _unreadable(
+            name, f"has {sound_file.channels} channels; at most {MAX_CHANNELS} can be read"
+        )
+    if not MIN_SAMPLE_RATE_HERTZ <= sound_file.samplerate <= MAX_SAMPLE_RATE_HERTZ:
+        raise _unreadable(name, f"claims a rate of {sound_file.samplerate} Hz")
+    blocks = []
+    while len(block := sound_file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        blocks.append(block)
+    if not blocks:
+        raise _unreadable(name, "holds no samples")
+    samples: FloatArray = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    claimed = sound_file.frames
+    if sound_file.format in _WITH_RELIABLE_LENGTH and len(samples) < claimed:
+        raise _unreadable(name, f"is truncated: {len(samples)} of {claimed} samples are there")
+    return samples
+
+
+def _refuse_false_length(file: BinaryIO, name: str) -> None:
+    """Raises UnreadableAudioError if the file is empty, or its samples end before its header says.
+
+    Walks the chunks of a RIFF, RF64 or AIFF file to the one that holds the samples.
+    """
+    end = file.seek(0, 2)
+    if not end:
+        raise _unreadable(name, "is empty")
+    file.seek(0)
+    magic = file.read(12)[:4]
+    if magic not in _CHUNKED:
+        return
+    order, wanted = _CHUNKED[magic]
+    long_size = 0
+    position = 12
+    while position + 8 <= end:
+        file.seek(position)
+        kind, size = struct.unpack(f"{order}4sI", file.read(8))
+        position += 8
+        if kind == b"ds64":
+            _, long_size = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))
+        if kind == wanted:
+            claimed = long_size if magic == b"RF64" and size == _SIZE_IN_DS64 else size
+            if claimed > end - position:
+                raise _unreadable(
+                    name,
+                    f"is truncated: its header claims {claimed} bytes of samples, "
+                    f"{end - position} are there",
+                )
+            return
+        position += size + size % 2
+    raise _unreadable(name, "is truncated: it ends before its samples begin")
+
+
+def _unreadable(name: str, why: str) -> UnreadableAudioError:
+    return UnreadableAudioError(f"{name} {why}", culprit=name)
