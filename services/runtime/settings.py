@@ -1,0 +1,151 @@
+"""Settings: frozen, typed, read from the environment once at start, failing by variable name.
+
+Every noun's settings.py subclasses `ServiceSettings` under its own prefix:
+
+    class QuerySettings(ServiceSettings):
+        model_config = prefix("DEMIURGE_QUERY_")
+
+and the composition root reads it with `load(QuerySettings)`.
+"""
+
+import os
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from services.errors import ConfigurationError
+
+COMMON_PREFIX = "DEMIURGE_"
+NOUNS = ("synth", "descriptor", "predictor", "query", "playback", "gateway")
+MEBIBYTE = 1024 * 1024
+
+
+def prefix(name: str) -> SettingsConfigDict:
+    """Model configuration for settings whose variables begin with `name`.
+
+    Empty variables count as unset, since compose files pass on what is not set as empty.
+    """
+    return SettingsConfigDict(
+        env_prefix=name,
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        validate_default=True,
+        protected_namespaces=(),
+    )
+
+
+class ServiceSettings(BaseSettings):
+    """Base of all settings; build it with `load`, or with keywords in tests."""
+
+    model_config = prefix(COMMON_PREFIX)
+
+
+class RuntimeSettings(ServiceSettings):
+    """What every service and client shares."""
+
+    model_config = prefix(COMMON_PREFIX)
+
+    store: str = Field("~/.demiurge/store", description="Folder that holds all objects.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged."
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="One JSON object a line, or lines for a person at a terminal."
+    )
+    bind_address: str = Field(
+        "127.0.0.1", min_length=1, description="Address that the server listens on."
+    )
+    port: int = Field(
+        50051, ge=0, le=65535, description="Port that the server listens on; 0 takes a free one."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM certificate chain: a server's own, or a client's for mutual TLS."
+    )
+    tls_key: Path | None = Field(None, description="PEM private key of the certificate.")
+    tls_ca: Path | None = Field(
+        None,
+        description="PEM authorities: a server asks its clients for certificates of theirs, "
+        "a client trusts servers that have one.",
+    )
+    token_file: Path | None = Field(
+        None, description="File that holds the bearer token which servers ask for and clients send."
+    )
+    allow_insecure_bind: bool = Field(
+        False, description="Listen beyond loopback although TLS or token are missing."
+    )
+    max_message_bytes: int = Field(
+        16 * MEBIBYTE, ge=MEBIBYTE, description="Largest message sent or received."
+    )
+    drain_seconds: float = Field(
+        30.0, ge=0, description="How long calls in flight may take to finish on stop."
+    )
+    max_connection_age_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="After this, clients are asked to connect anew, so that new replicas get work.",
+    )
+    reflection: bool = Field(False, description="Serve the contract by gRPC reflection.")
+    synth_address: str = Field("", description="host:port of synth; empty means embedded.")
+    descriptor_address: str = Field("", description="host:port of descriptor; empty: embedded.")
+    predictor_address: str = Field("", description="host:port of predictor; empty: embedded.")
+    query_address: str = Field("", description="host:port of query; empty means embedded.")
+    playback_address: str = Field("", description="host:port of playback; empty: embedded.")
+    gateway_address: str = Field("", description="host:port of the gateway; empty: embedded.")
+
+    def address_of(self, noun: str) -> str:
+        """host:port of the service of that noun, or "" where it is embedded."""
+        return str(getattr(self, f"{noun}_address"))
+
+
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
+
+
+def variable_of(settings_class: type[ServiceSettings], field: str) -> str:
+    """The environment variable that sets `field`."""
+    return f"{settings_class.model_config.get('env_prefix', '')}{field}".upper()
+
+
+def load(settings_class: type[SettingsT]) -> SettingsT:
+    """Reads the settings from the environment.
+
+    Raises ConfigurationError, naming the variables, for values that cannot be and for variables
+    under the settings' prefix that do not exist.
+    """
+    _refuse_unknown_variables(settings_class)
+    try:
+        return settings_class()
+    except ValidationError as error:
+        problems = {
+            variable_of(settings_class, str(detail["loc"][0]) if detail["loc"] else "*"): detail[
+                "msg"
+            ]
+            for detail in error.errors(include_url=False, include_input=False)
+        }
+        listed = "; ".join(f"{variable}: {message}" for variable, message in problems.items())
+        raise ConfigurationError(listed, culprit=", ".join(problems)) from None
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        variable = variable_of(settings_class, field.group(1) if field else "*")
+        raise ConfigurationError(f"{variable}: is not valid JSON", culprit=variable) from None
+
+
+def _refuse_unknown_variables(settings_class: type[ServiceSettings]) -> None:
+    own_prefix = variable_of(settings_class, "")
+    known = {variable_of(settings_class, field) for field in settings_class.model_fields}
+    known |= {variable_of(RuntimeSettings, field) for field in RuntimeSettings.model_fields}
+    # The common prefix begins all others, which their own settings answer for.
+    others = tuple(f"{COMMON_PREFIX}{noun.upper()}_" for noun in (*NOUNS, "test"))
+    for name in sorted(os.environ):
+        variable = name.upper()
+        if not variable.startswith(own_prefix) or variable in known:
+            continue
+        if own_prefix == COMMON_PREFIX and variable.startswith(others):
+            continue
+        close = get_close_matches(variable, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigurationError(f"{name} is not a setting of Demiurge{hint}", culprit=name)
