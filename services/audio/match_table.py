@@ -39,9 +39,7 @@ class MatchTable:
             raise InvalidInputError(
                 f"match table: a rate of {self.sample_rate_hertz} Hz and a hop of "
                 f"{self.hop_length_samples} samples must both be positive",
-                culprit="sample_rate_hertz"
-                if self.sample_rate_hertz <= 0
-                else "hop_length_samples",
+                culprit="sample_rate_hertz",
             )
         for name, dtype in (
             ("source_indices", np.uint32),
