@@ -1,0 +1,52 @@
+# What people run is what is checked: see `make help`. Everything is installed into .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(CURDIR)/.venv/bin
+# Lets protos/generate.py find buf.
+export PATH := $(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-long check protos bench clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/installed ## Everything into .venv, in the versions of constraints.txt
+
+# The build backend is constrained too; older pips know neither that nor dependency groups.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Demiurge needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		--build-constraint constraints.txt --editable '.[all]' --group dev
+	@touch $@
+
+demo: install ## From the example recordings to a piece
+	$(BIN)/python examples/demo.py
+
+test: install ## Every test that takes seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+test-long: install ## The tests that take minutes
+	$(BIN)/python -m pytest -m slow --timeout=3600
+
+check: install ## Lint, types, import walls, and the contract with its generated code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python protos/generate.py --check
+
+protos: install ## Generate Python from the contract again
+	$(BIN)/python protos/generate.py
+
+bench: install ## Each benchmark in turn; ratios within one run
+	@for benchmark in tests/benchmarks/bench_*.py; do \
+		echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; \
+	done
+
+clean: ## Removes what was installed and cached; recordings, models and pieces stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
