@@ -11,7 +11,8 @@ from typing import BinaryIO
 from services.errors import ObjectKeyError
 
 MAX_KEY_BYTES = 1024
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
+# Lone surrogates stand for file names that are not UTF-8.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ def checked_key(key: str) -> str:
     """
     if (
         not key
+        or _UNPRINTABLE.search(key)
         or len(key.encode()) > MAX_KEY_BYTES
         or "\\" in key
-        or _CONTROL_CHARACTERS.search(key)
         or any(segment in {"", ".", ".."} for segment in key.split("/"))
     ):
         raise ObjectKeyError(f"{key!r} is not an object key", culprit=key)
