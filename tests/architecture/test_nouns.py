@@ -1,0 +1,69 @@
+"""One noun everywhere: contract, folder, extra and setting bear the same six names."""
+
+import inspect
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOUNS = {path.parents[1].name for path in ROOT.glob("protos/demiurge/*/v1/*_service.proto")}
+BUNDLES = {"train", "all"}
+
+
+def contract_of(noun: str) -> Any:
+    module = import_module(f"demiurge.{noun}.v1.{noun}_service_pb2")
+    (service,) = module.DESCRIPTOR.services_by_name.values()
+    return service
+
+
+def generated_base_of(noun: str) -> type:
+    module = import_module(f"demiurge.{noun}.v1.{noun}_service_pb2_grpc")
+    base = getattr(module, f"{contract_of(noun).name}Servicer")
+    assert isinstance(base, type)
+    return base
+
+
+def servicer_of(noun: str) -> type:
+    module = import_module(f"services.{noun}.servicer")
+    servicer = getattr(module, f"{noun.title()}Servicer")
+    assert isinstance(servicer, type)
+    return servicer
+
+
+def test_there_are_six_nouns() -> None:
+    assert {"synth", "descriptor", "predictor", "query", "playback", "gateway"} == NOUNS
+
+
+def test_every_noun_is_a_folder_with_a_servicer_and_no_other_folder_has_one() -> None:
+    assert {path.parent.name for path in ROOT.glob("services/*/servicer.py")} == NOUNS
+
+
+def test_every_noun_is_an_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["optional-dependencies"]) - BUNDLES == NOUNS
+
+
+@pytest.mark.parametrize("noun", sorted(NOUNS))
+def test_the_noun_is_the_package_of_its_proto(noun: str) -> None:
+    assert contract_of(noun).file.package == f"demiurge.{noun}.v1"
+
+
+@pytest.mark.parametrize("noun", sorted(NOUNS))
+def test_the_noun_is_the_prefix_of_its_settings(noun: str) -> None:
+    settings = getattr(import_module(f"services.{noun}.settings"), f"{noun.title()}Settings")
+    assert settings.model_config["env_prefix"].upper() == f"DEMIURGE_{noun.upper()}_"
+    assert settings.model_config["frozen"]
+
+
+@pytest.mark.parametrize("noun", sorted(NOUNS))
+def test_every_method_of_the_contract_is_implemented(noun: str) -> None:
+    servicer, base = servicer_of(noun), generated_base_of(noun)
+    assert issubclass(servicer, base)
+    for method in contract_of(noun).methods:
+        implementation = getattr(servicer, method.name)
+        assert implementation is not getattr(base, method.name), f"{method.name} is not implemented"
+        is_async = inspect.iscoroutinefunction(implementation)
+        assert is_async or inspect.isasyncgenfunction(implementation), f"{method.name} blocks"
