@@ -129,6 +129,7 @@ def test_lists_are_in_the_order_of_keys_and_begin_with_the_prefix(store: ObjectS
     assert [found.key for found in store.list("b/")] == ["b/x", "b/y/z", "b/y0"]
     assert [found.key for found in store.list("b/y")] == ["b/y/z", "b/y0"]
     assert list(store.list("none/")) == []
+    assert list(store.keys("b/")) == ["b/x", "b/y/z", "b/y0"]
     for found in store.list(""):
         assert found == store.stat(found.key)
     with pytest.raises(ObjectKeyError):

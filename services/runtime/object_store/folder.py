@@ -136,13 +136,10 @@ class FolderStore(ObjectStore):
         return True
 
     @override
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def keys(self, prefix: str) -> Iterator[str]:
         if prefix:
             _own_key(prefix.removesuffix("/"))
-        for key in self._keys(prefix.rpartition("/")[0], prefix):
-            # Deleted meanwhile: then it is not there.
-            with suppress(NotFoundError):
-                yield self.stat(key)
+        return self._keys_below(prefix.rpartition("/")[0], prefix)
 
     @override
     def delete(self, key: str) -> None:
@@ -159,7 +156,7 @@ class FolderStore(ObjectStore):
                 os.unlink(name, dir_fd=folder)
                 self._hashes.pop(key, None)
 
-    def _keys(self, folder_key: str, prefix: str) -> Iterator[str]:
+    def _keys_below(self, folder_key: str, prefix: str) -> Iterator[str]:
         """The keys of regular files below a folder, in order; "" is the root."""
         with self._reachable(folder_key or str(self._root)):
             try:
@@ -181,7 +178,7 @@ class FolderStore(ObjectStore):
             if is_link:
                 raise _link(key)
             if is_folder:
-                yield from self._keys(key, prefix)
+                yield from self._keys_below(key, prefix)
                 continue
             # Names that no key can have (not UTF-8, control characters) cannot be asked for.
             with suppress(ObjectKeyError):

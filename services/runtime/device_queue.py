@@ -1,0 +1,93 @@
+"""The device queue: one thread that owns the device, and a bounded line before it."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TypeVar
+
+from services.errors import BusyError, CancelledError, TimeExceededError, UnavailableError
+from services.runtime.call import current_deadline
+
+Checkpoint = Callable[[], None]
+T = TypeVar("T")
+
+
+class DeviceQueue:
+    """Runs work one at a time, in the order it came, in a thread of its own.
+
+    A servicer writes `await queue.run(lambda checkpoint: model.generate(..., checkpoint))`; work
+    that takes long calls `checkpoint()` between chunks.
+    """
+
+    def __init__(self, capacity: int, *, name: str = "device") -> None:
+        self._capacity = capacity
+        self._name = name
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._lock = threading.Lock()
+        self._unfinished = 0
+        self._draining = False
+
+    async def run(self, work: Callable[[Checkpoint], T], *, deadline: float | None = None) -> T:
+        """Waits in line, runs `work` with a checkpoint, and returns what it returns.
+
+        `deadline` is a reading of time.monotonic(); that of the current call if None. The
+        checkpoint raises CancelledError once the caller has gone, TimeExceededError after the
+        deadline. Work whose caller went while it waited is never launched. Raises BusyError if
+        `capacity` others wait already, and UnavailableError while draining.
+        """
+        if deadline is None:
+            deadline = current_deadline()
+        abandoned = threading.Event()
+
+        def checkpoint() -> None:
+            if abandoned.is_set():
+                raise CancelledError("the caller has gone")
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _late()
+
+        def launch() -> T:
+            checkpoint()
+            return work(checkpoint)
+
+        future = self._submit(launch)
+        remaining = None if deadline is None else deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(remaining) as scope:
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            if scope.expired():
+                raise _late() from None
+            raise
+        finally:
+            abandoned.set()
+
+    async def drain(self) -> None:
+        """Takes nothing new, and returns when all that was taken has ended."""
+        self._draining = True
+        await asyncio.to_thread(self._executor.shutdown)
+
+    def _submit(self, launch: Callable[[], T]) -> "Future[T]":
+        with self._lock:
+            if self._draining:
+                raise UnavailableError(f"the {self._name} queue is draining: ask another replica")
+            # One runs beside those that wait.
+            if self._unfinished > self._capacity:
+                raise BusyError(
+                    f"{self._capacity} wait for the {self._name} already: try again later"
+                )
+            self._unfinished += 1
+        # The thread logs with the ids of the call that it works for.
+        future = self._executor.submit(copy_context().run, launch)
+        future.add_done_callback(self._finished)
+        return future
+
+    def _finished(self, _: "Future[T]") -> None:
+        with self._lock:
+            self._unfinished -= 1
+
+
+def _late() -> TimeExceededError:
+    return TimeExceededError("the deadline passed before the answer; ask for less or wait longer")

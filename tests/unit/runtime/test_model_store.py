@@ -1,0 +1,122 @@
+import hashlib
+from pathlib import Path
+
+import orjson
+import pytest
+
+from services.errors import (
+    ConflictError,
+    CorruptObjectError,
+    InvalidInputError,
+    NotFoundError,
+)
+from services.runtime.model_store import ModelStore, ModelVersion
+from services.runtime.object_store.folder import FolderStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path)
+
+
+@pytest.fixture
+def models(store: FolderStore) -> ModelStore:
+    return ModelStore(store)
+
+
+def save(
+    models: ModelStore, id_: str, step: int, *, weights: bytes = b"w", best: bool = False
+) -> ModelVersion:
+    return models.save(
+        "melgan", id_, step, weights=weights, config={"ngf": 32}, card="# A card", best=best
+    )
+
+
+def test_a_saved_version_is_found_by_id_and_by_step(models: ModelStore, store: FolderStore) -> None:
+    first = save(models, "k3x9q1ab", 100, weights=b"first")
+    second = save(models, "k3x9q1ab", 200, weights=b"second", best=True)
+    third = save(models, "k3x9q1ab", 300, weights=b"third")
+    assert first.version_id == "k3x9q1ab@100"
+    assert models.find("melgan", "k3x9q1ab") == second
+    assert models.find("melgan", "k3x9q1ab@300") == third
+    assert [models.read_weights(v) for v in (first, second, third)] == [
+        b"first",
+        b"second",
+        b"third",
+    ]
+    assert second.weights_sha256 == hashlib.sha256(b"second").hexdigest()
+    assert (second.size_bytes, second.config["ngf"]) == (6, 32)
+    assert list(store.keys("models/melgan/k3x9q1ab/3")) == [
+        f"models/melgan/k3x9q1ab/300/{name}"
+        for name in ("card.md", "config.json", "model.safetensors")
+    ]
+    assert orjson.loads(store.read("models/melgan/k3x9q1ab/last.json")) == {"step": 300}
+    assert orjson.loads(store.read("models/melgan/k3x9q1ab/best.json")) == {"step": 200}
+
+
+def test_the_first_step_is_the_best_until_another_is(models: ModelStore) -> None:
+    save(models, "a", 1)
+    save(models, "a", 2)
+    assert models.find("melgan", "a").step == 1
+
+
+def test_a_missing_model_is_named_beside_those_there_are(models: ModelStore) -> None:
+    save(models, "b", 1)
+    save(models, "a-b", 1)
+    save(models, "a", 1)
+    for wanted in ("c", "a@2"):
+        with pytest.raises(NotFoundError, match=f"'{wanted}'; there are: a, a-b, b$") as caught:
+            models.find("melgan", wanted)
+        assert caught.value.culprit == wanted
+    with pytest.raises(NotFoundError, match="there are: none"):
+        models.find("unagan", "a")
+
+
+@pytest.mark.parametrize("wanted", ["", "../a", "a/b", "a@x", "a@-1", "a b"])
+def test_what_cannot_be_an_id_is_refused(models: ModelStore, wanted: str) -> None:
+    with pytest.raises(InvalidInputError):
+        models.find("melgan", wanted)
+
+
+def test_an_unknown_family_is_refused(models: ModelStore) -> None:
+    with pytest.raises(InvalidInputError, match="hifigan"):
+        models.find("hifigan", "a")
+    with pytest.raises(InvalidInputError, match="hifigan"):
+        list(models.list("hifigan"))
+
+
+def test_the_same_step_again_is_free_but_not_with_other_weights(models: ModelStore) -> None:
+    assert save(models, "a", 1) == save(models, "a", 1)
+    with pytest.raises(ConflictError):
+        save(models, "a", 1, weights=b"other")
+    assert models.read_weights(models.find("melgan", "a")) == b"w"
+
+
+def test_weights_of_a_save_that_was_cut_short_are_replaced(
+    models: ModelStore, store: FolderStore
+) -> None:
+    store.put("models/melgan/a/1/model.safetensors", b"half the story")
+    with pytest.raises(NotFoundError):
+        models.find("melgan", "a@1")
+    assert models.read_weights(save(models, "a", 1)) == b"w"
+
+
+def test_the_list_has_the_best_of_each_by_id_and_leaves_damaged_ones_out(
+    models: ModelStore, store: FolderStore
+) -> None:
+    for id_ in ("b", "a-b", "a", "damaged", "empty"):
+        save(models, id_, 1)
+    save(models, "b", 2, best=True)
+    store.put("models/melgan/damaged/1/config.json", b"{")
+    store.put("models/melgan/empty/1/config.json", b"{}")
+    assert [found.version_id for found in models.list("melgan")] == ["a@1", "a-b@1", "b@2"]
+    for id_ in ("damaged", "empty"):
+        with pytest.raises(CorruptObjectError, match=id_):
+            models.find("melgan", id_)
+
+
+def test_weights_that_changed_are_refused(models: ModelStore, store: FolderStore) -> None:
+    version = save(models, "a", 1)
+    store.put(version.weights_key, b"poison")
+    with pytest.raises(CorruptObjectError, match=r"models/melgan/a/1/model\.safetensors"):
+        models.read_weights(version)
