@@ -1,0 +1,270 @@
+"""The MelGAN generator: mel spectrogram to waveform (Kumar et al., 2019, arXiv:1910.06711).
+
+Two forms: `original` as in the paper, and `gru`, which passes the whole spectrogram through a
+bidirectional recurrent layer before the first upsampling.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, cast, get_args
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+
+from services.errors import CorruptObjectError, InvalidInputError, SettingsMismatchError
+from services.synth.mel import MelSettings
+
+Variant = Literal["original", "gru"]
+
+LEAK = 0.2
+EDGE_KERNEL = 7
+
+
+@dataclass(frozen=True)
+class MelGanSettings:
+    """The form and width of a generator, and the mel spectrogram that it was made for.
+
+    Raises SettingsMismatchError unless the product of the ratios is the hop.
+    """
+
+    variant: Variant = "gru"
+    """`original`, or `gru` as the published system trains."""
+    ngf: int = 32
+    """Channels at the full sample rate; each upsampling before that has twice as many."""
+    n_residual_layers: int = 3
+    """Residual blocks behind each upsampling; block j is dilated by 3^j."""
+    ratios: tuple[int, ...] = (8, 8, 2, 2)
+    """Upsampling factors, in order."""
+    mel: MelSettings = field(default_factory=MelSettings)
+    """The input's settings."""
+
+    def __post_init__(self) -> None:
+        if self.variant not in get_args(Variant):
+            raise SettingsMismatchError(
+                f"MelGAN: variant {self.variant!r} is neither of {', '.join(get_args(Variant))}"
+            )
+        if self.ngf < 1 or self.n_residual_layers < 0 or any(ratio < 1 for ratio in self.ratios):
+            raise SettingsMismatchError(
+                f"MelGAN: ngf {self.ngf}, n_residual_layers {self.n_residual_layers} and ratios "
+                f"{list(self.ratios)} must be positive"
+            )
+        if math.prod(self.ratios) != self.mel.hop_length:
+            raise SettingsMismatchError(
+                f"MelGAN: ratios {list(self.ratios)} multiply to {math.prod(self.ratios)}, but the "
+                f"hop is {self.mel.hop_length} samples"
+            )
+
+    @property
+    def n_mels(self) -> int:
+        """Number of mel bands that go in."""
+        return self.mel.n_mels
+
+    @property
+    def shortest_frames(self) -> int:
+        """Fewest frames whose edges can still be reflected, before and behind each upsampling."""
+        widest_dilation = 3 ** max(self.n_residual_layers - 1, 0)
+        shortest = EDGE_KERNEL // 2 + 1
+        upsampled = 1
+        for ratio in self.ratios:
+            upsampled *= ratio
+            shortest = max(shortest, widest_dilation // upsampled + 1)
+        return shortest
+
+    def to_config(self) -> dict[str, Any]:
+        """These settings as JSON-able values."""
+        return {
+            "variant": self.variant,
+            "ngf": self.ngf,
+            "n_residual_layers": self.n_residual_layers,
+            "ratios": list(self.ratios),
+            "mel": self.mel.to_config(),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "MelGanSettings":
+        """The settings in a model's config, whatever else it holds.
+
+        Raises SettingsMismatchError naming what is absent or does not agree.
+        """
+        try:
+            return cls(
+                variant=config["variant"],
+                ngf=int(config["ngf"]),
+                n_residual_layers=int(config["n_residual_layers"]),
+                ratios=tuple(int(ratio) for ratio in config["ratios"]),
+                mel=MelSettings.from_config(config["mel"]),
+            )
+        except KeyError as absent:
+            raise SettingsMismatchError(f"MelGAN: the config has no {absent}") from absent
+
+
+class ResidualBlock(nn.Module):
+    """A dilated convolution and a pointwise one, beside a pointwise shortcut."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.activation = nn.LeakyReLU(LEAK)
+        self.dilated = weight_norm(
+            nn.Conv1d(
+                channels,
+                channels,
+                kernel_size=3,
+                dilation=dilation,
+                padding=dilation,
+                padding_mode="reflect",
+            )
+        )
+        self.pointwise = weight_norm(nn.Conv1d(channels, channels, kernel_size=1))
+        self.shortcut = weight_norm(nn.Conv1d(channels, channels, kernel_size=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, steps) to the same; steps must exceed the dilation."""
+        inner = self.activation(self.dilated(self.activation(x)))
+        return cast(Tensor, self.shortcut(x) + self.pointwise(inner))
+
+
+class Upsampling(nn.Module):
+    """A transposed convolution that multiplies time by `ratio` and halves the channels."""
+
+    def __init__(self, in_channels: int, ratio: int, n_residual_layers: int) -> None:
+        super().__init__()
+        self.activation = nn.LeakyReLU(LEAK)
+        self.transposed = weight_norm(
+            nn.ConvTranspose1d(
+                in_channels,
+                in_channels // 2,
+                kernel_size=2 * ratio,
+                stride=ratio,
+                padding=ratio // 2 + ratio % 2,
+                output_padding=ratio % 2,
+            )
+        )
+        self.residuals = nn.Sequential(
+            *(ResidualBlock(in_channels // 2, 3**j) for j in range(n_residual_layers))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, steps) to (B, in_channels / 2, steps * ratio)."""
+        return cast(Tensor, self.residuals(self.transposed(self.activation(x))))
+
+
+class Recurrence(nn.Module):
+    """A bidirectional GRU whose two directions are added to what went in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.rec = nn.GRU(channels, channels, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, steps) to the same."""
+        both, _ = self.rec(x.transpose(1, 2))
+        forwards, backwards = both.transpose(1, 2).chunk(2, dim=1)
+        return cast(Tensor, x + forwards + backwards)
+
+
+class Generator(nn.Module):
+    """MelGAN's generator, with weight norm until `remove_weight_norm` folds it away."""
+
+    def __init__(self, settings: MelGanSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        channels = settings.ngf * 2 ** len(settings.ratios)
+        self.first = _edge_convolution(settings.n_mels, channels)
+        self.recurrence = Recurrence(channels) if settings.variant == "gru" else nn.Identity()
+        upsamplings = []
+        for ratio in settings.ratios:
+            upsamplings.append(Upsampling(channels, ratio, settings.n_residual_layers))
+            channels //= 2
+        self.upsamplings = nn.Sequential(*upsamplings)
+        self.last = _edge_convolution(channels, 1)
+        self.activation = nn.LeakyReLU(LEAK)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Waveform of `mel`.
+
+        Args:
+            mel: (B, n_mels, frames) float32, log10 magnitudes as `MelSpectrogram` gives them.
+
+        Returns:
+            (B, 1, frames * hop_length) float32 in (-1, 1).
+
+        Raises:
+            InvalidInputError: another number of bands, or too few frames to reflect.
+        """
+        if mel.ndim != 3 or mel.shape[1] != self.settings.n_mels:
+            raise InvalidInputError(
+                f"MelGAN: mel is {tuple(mel.shape)}, not (batch, {self.settings.n_mels}, frames)"
+            )
+        shortest = self.settings.shortest_frames
+        if mel.shape[2] < shortest:
+            raise InvalidInputError(
+                f"MelGAN: {mel.shape[2]} frames are too few: at least {shortest} are needed"
+            )
+        x = self.upsamplings(self.recurrence(self.first(mel)))
+        return torch.tanh(self.last(self.activation(x)))
+
+    def remove_weight_norm(self) -> Self:
+        """Fold weight norm into plain weights, in place: the same function, faster."""
+        for module in self.modules():
+            if is_parametrized(module, "weight"):
+                remove_parametrizations(module, "weight")
+        return self
+
+
+def vocode(generator: Generator, mel: Tensor) -> Tensor:
+    """The waveform of `mel`, the same samples each time on the same kind of device.
+
+    Shapes, units and errors are those of `Generator.forward`; no gradient is kept.
+    """
+    # Unless told so, cuDNN may choose by a race, and sums of another order differ in last bits.
+    with (
+        torch.inference_mode(),
+        torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ),
+    ):
+        return cast(Tensor, generator(mel))
+
+
+def folded_state(module: nn.Module) -> dict[str, Tensor]:
+    """State dict that `module` would have without weight norm, on the CPU; it stays as it is."""
+    state: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        owner, _, _ = name.partition(".parametrizations.")
+        if owner == name:
+            state[name] = tensor
+        else:
+            state[f"{owner}.weight"] = cast(Tensor, module.get_submodule(owner).weight)
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def save_generator(generator: Generator) -> bytes:
+    """The weights as safetensors, weight norm folded; `generator` stays as it is."""
+    return save(folded_state(generator))
+
+
+def load_generator(config: Mapping[str, Any], weights: bytes) -> tuple[Generator, MelGanSettings]:
+    """A generator ready to vocode, weight norm folded, from a model's config and weights.
+
+    Raises SettingsMismatchError if the config is incomplete, CorruptObjectError if the weights are
+    no safetensors or of another shape than the config says.
+    """
+    settings = MelGanSettings.from_config(config)
+    generator = Generator(settings).remove_weight_norm()
+    try:
+        generator.load_state_dict(load(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise CorruptObjectError(f"MelGAN: the weights do not fit the config: {error}") from error
+    return generator.eval(), settings
+
+
+def _edge_convolution(in_channels: int, out_channels: int) -> nn.Conv1d:
+    convolution = nn.Conv1d(
+        in_channels, out_channels, EDGE_KERNEL, padding=EDGE_KERNEL // 2, padding_mode="reflect"
+    )
+    return cast(nn.Conv1d, weight_norm(convolution))
