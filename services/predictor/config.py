@@ -1,0 +1,72 @@
+"""What a trained predictor carries beside its weights: its config.json."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from services.errors import CorruptObjectError
+from services.predictor.network import NetworkShape, Rollout
+
+
+@dataclass(frozen=True)
+class PredictorConfig:
+    """Everything that prediction needs to know of a model but the weights."""
+
+    architecture: str
+    """A key of `loading.ARCHITECTURES`."""
+    shape: NetworkShape
+    """Sizes of the network."""
+    window_frames: int
+    """Frames that it looks at; no forecast in them."""
+    forecast_frames: int
+    """Frames that it was trained to give at once."""
+    feature_names: tuple[str, ...]
+    """Columns, in the order of the network."""
+    means: tuple[float, ...]
+    """Mean of each feature over the training part."""
+    standard_deviations: tuple[float, ...]
+    """Standard deviation of each; 0 where it never changed."""
+    sample_rate_hertz: int
+    """Rate of the descriptors."""
+    hop_length_samples: int
+    """Hop of the descriptors."""
+    rollout: Rollout = "sliding"
+    """How it goes on beyond what it was trained for."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """The settings that it was trained with, for the record."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(asdict(self), mode="json")
+        return plain
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> "PredictorConfig":
+        """Reads what `to_json` wrote; other keys are left alone.
+
+        Raises CorruptObjectError, naming the key, for what is missing or does not fit.
+        """
+        try:
+            read = TypeAdapter(cls).validate_python(config)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise CorruptObjectError(
+                f"config.json of a predictor: {key}: {first['msg']}", culprit=key
+            ) from error
+        for key in ("feature_names", "means", "standard_deviations"):
+            if len(getattr(read, key)) != read.shape.feature_count:
+                raise CorruptObjectError(
+                    f"config.json of a predictor: {key} has {len(getattr(read, key))} entries for "
+                    f"{read.shape.feature_count} features",
+                    culprit=key,
+                )
+        return read
+
+    @property
+    def scales(self) -> "np.ndarray[Any, np.dtype[np.float64]]":
+        """Standard deviations, with 1 where a feature never changed, so that division is safe."""
+        deviations = np.asarray(self.standard_deviations)
+        return np.where(deviations > 0, deviations, 1.0)

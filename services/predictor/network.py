@@ -1,0 +1,136 @@
+"""What the four published networks have in common: windows in, continuations out.
+
+Networks know z-scored frames alone, in tensors of shape (B, F, E): batch, frames, features.
+Their forms follow https://github.com/buganart/descriptor-transformer.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from services.errors import InvalidInputError
+from services.predictor.port import Checkpoint
+
+Rollout = Literal["sliding", "published"]
+Mask = Literal["causal", "published"]
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """Sizes of a network; each architecture reads the ones it has."""
+
+    feature_count: int
+    """Features of a frame."""
+    hidden_size: int
+    """Width of an LSTM's state."""
+    num_layers: int
+    """Layers of each part."""
+    nhead: int = 1
+    """Attention heads; they share out features + position code evenly."""
+    dim_feedforward: int = 1
+    """Width of a transformer's feed-forward layers."""
+    dropout: float = 0.0
+    """Share dropped in training."""
+    dim_pos_encoding: int = 0
+    """Width of the position code beside the features; 0 means none."""
+    num_encoder_layers: int | None = None
+    """Encoder layers of a transformer, where they should differ from num_layers."""
+    mask: Mask = "causal"
+    """What TransformerEncoderOnlyModel attends to; `published` is no mask, see there."""
+
+    @property
+    def model_width(self) -> int:
+        """Features and position code."""
+        return self.feature_count + self.dim_pos_encoding
+
+    @property
+    def encoder_layers(self) -> int:
+        """Layers of a transformer's encoder."""
+        return self.num_encoder_layers or self.num_layers
+
+    def encoder(self) -> nn.TransformerEncoder:
+        """A transformer encoder of these sizes, batch first, without a final norm."""
+        self.check_heads()
+        layer = nn.TransformerEncoderLayer(
+            self.model_width, self.nhead, self.dim_feedforward, self.dropout, batch_first=True
+        )
+        return nn.TransformerEncoder(layer, self.encoder_layers, enable_nested_tensor=False)
+
+    def check_heads(self) -> None:
+        """Raises InvalidInputError, naming nhead, if the heads cannot share the width evenly."""
+        if self.model_width % self.nhead:
+            raise InvalidInputError(
+                f"nhead is {self.nhead}, which does not divide {self.feature_count} features + "
+                f"{self.dim_pos_encoding} of position code",
+                culprit="nhead",
+            )
+
+
+class Network(nn.Module, ABC):
+    """A network that continues z-scored frames."""
+
+    @staticmethod
+    @abstractmethod
+    def frames_ahead(forecast_frames: int) -> int:
+        """How many frames beyond its window one training sequence holds."""
+
+    @abstractmethod
+    def taught(self, sequences: Tensor, window_frames: int) -> Tensor:
+        """What it predicts for the last k frames of (B, window + frames ahead, E): (B, k, E)."""
+
+    @abstractmethod
+    def continued(
+        self, window: Tensor, steps: int, forecast_frames: int, rollout: Rollout, stop: Checkpoint
+    ) -> Tensor:
+        """Continues (B, window, E) by (B, steps, E).
+
+        `sliding` keeps to windows and horizons as trained; `published` does as the published code.
+        """
+
+
+class OneStepNetwork(Network):
+    """Predicts the frame after each frame, and feeds itself to go on."""
+
+    @staticmethod
+    def frames_ahead(forecast_frames: int) -> int:  # noqa: ARG004
+        """One, whatever is to be forecast."""
+        return 1
+
+    def taught(self, sequences: Tensor, window_frames: int) -> Tensor:
+        """Teacher forcing: every frame but the last is given, every frame but the first told."""
+        told: Tensor = self(sequences[:, :window_frames])
+        return told
+
+
+class ForecastNetwork(Network):
+    """Predicts several frames at once; `forward(window, steps)` is the published call."""
+
+    @staticmethod
+    def frames_ahead(forecast_frames: int) -> int:
+        """All that is forecast at once."""
+        return forecast_frames
+
+    def taught(self, sequences: Tensor, window_frames: int) -> Tensor:
+        """The forecast of all that follows the window."""
+        told: Tensor = self(sequences[:, :window_frames], sequences.shape[1] - window_frames)
+        return told
+
+    def continued(
+        self, window: Tensor, steps: int, forecast_frames: int, rollout: Rollout, stop: Checkpoint
+    ) -> Tensor:
+        """Forecasts as far as trained, again and again from where that led, and cuts.
+
+        `published` forecasts all steps at once, however far.
+        """
+        if rollout == "published":
+            whole: Tensor = self(window, steps)
+            return whole
+        forecasts: list[Tensor] = []
+        for _ in range(0, steps, forecast_frames):
+            stop()
+            forecasts.append(self(window, forecast_frames))
+            window = torch.cat((window, forecasts[-1]), dim=1)[:, -window.shape[1] :]
+        return torch.cat(forecasts, dim=1)[:, :steps]

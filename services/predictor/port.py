@@ -1,0 +1,102 @@
+"""The port of prediction: whatever continues a descriptor sequence is a `Predictor`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.errors import InvalidInputError, SettingsMismatchError, WindowTooLongError
+
+FloatArray = NDArray[np.float32]
+Checkpoint = Callable[[], None]
+
+
+def never_stop() -> None:
+    """The checkpoint of a caller who waits for ever."""
+
+
+class Predictor(ABC):
+    """Continues descriptor sequences; the same question always gets the same answer."""
+
+    @property
+    @abstractmethod
+    def architecture(self) -> str:
+        """Its form, as "LSTM"."""
+
+    @property
+    @abstractmethod
+    def window_frames(self) -> int:
+        """Frames that it looks at."""
+
+    @property
+    @abstractmethod
+    def feature_names(self) -> tuple[str, ...]:
+        """Columns that it reads and writes, in its own order."""
+
+    @property
+    @abstractmethod
+    def sample_rate_hertz(self) -> int:
+        """Rate of the descriptors that it knows."""
+
+    @property
+    @abstractmethod
+    def hop_length_samples(self) -> int:
+        """Hop of the descriptors that it knows."""
+
+    @property
+    @abstractmethod
+    def stochastic(self) -> bool:
+        """Whether it draws at random, so that temperature may be above 0 and the seed matters."""
+
+    def predict(
+        self,
+        window: FloatArray,
+        steps: int,
+        *,
+        seed: int = 0,
+        temperature: float = 0.0,
+        checkpoint: Checkpoint = never_stop,
+        source: str = "",
+    ) -> FloatArray:
+        """Continues `window`, (frames, features) float32 raw values, by (steps, features).
+
+        Only the last `window_frames` frames count. `checkpoint` is called between steps and may
+        raise to stop the work. Raises WindowTooLongError, naming `source`, if the window is
+        shorter than that, SettingsMismatchError if its columns do not fit, and InvalidInputError
+        for fewer than one step or a temperature that a deterministic predictor cannot have.
+        """
+        if window.ndim != 2 or window.shape[1] != len(self.feature_names):
+            raise SettingsMismatchError(
+                f"{source or 'window'}: values of shape {window.shape} do not fit a predictor of "
+                f"{len(self.feature_names)} features",
+                culprit=source,
+            )
+        if len(window) < self.window_frames:
+            raise WindowTooLongError(
+                f"{source or 'window'}: has {len(window)} frames, but this {self.architecture} "
+                f"looks at {self.window_frames}: give a longer sound or a predictor with a "
+                "shorter window",
+                culprit=source,
+            )
+        if steps < 1:
+            raise InvalidInputError(f"steps is {steps}; ask for at least 1", culprit="steps")
+        if temperature < 0 or (temperature > 0 and not self.stochastic):
+            raise InvalidInputError(
+                f"temperature is {temperature}, but this {self.architecture} is "
+                f"{'stochastic: at least 0' if self.stochastic else 'deterministic: only 0'} works",
+                culprit="temperature",
+            )
+        checkpoint()
+        return self._continue(window[-self.window_frames :], steps, seed, temperature, checkpoint)
+
+    @abstractmethod
+    def _continue(
+        self,
+        window: FloatArray,
+        steps: int,
+        seed: int,
+        temperature: float,
+        checkpoint: Checkpoint,
+    ) -> FloatArray:
+        """Continues exactly `window_frames` frames, all arguments checked."""
