@@ -1,0 +1,221 @@
+"""The vector index embedded in the process: Qdrant Edge shards and a catalogue under one folder.
+
+The catalogue is the truth: frames that it does not know of, left by a crash, are discarded before
+a collection is used again. See https://qdrant.tech/documentation/edge/.
+"""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.audio.match_table import SourceRef
+from services.errors import (
+    ConflictError,
+    CorruptObjectError,
+    DemiurgeError,
+    InvalidInputError,
+    NotReadyError,
+    UnavailableError,
+)
+from services.query.catalog import Catalog
+from services.query.index import (
+    Collection,
+    CollectionSpec,
+    Neighbors,
+    SearchMode,
+    VectorIndex,
+)
+from services.query.shard import FrameShard
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class EdgeIndex(VectorIndex):
+    """An index in `folder`, which one process may have open at a time.
+
+    Raises UnavailableError, naming the folder, if another process has it open. Collections are
+    opened when first used; each answers one thread at a time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._catalog = Catalog(folder)
+        self._lock = RLock()
+        self._locks: dict[str, RLock] = {}
+        self._shards: dict[str, FrameShard] = {}
+
+    def create(self, collection_id: str, spec: CollectionSpec) -> Collection:
+        """See VectorIndex."""
+        _checked_id(collection_id)
+        self._catalog.create(collection_id, spec)
+        return self._catalog.describe(collection_id)
+
+    def add(self, collection_id: str, source: SourceRef, frames: NDArray[np.float32]) -> int:
+        """See VectorIndex."""
+        with self._held(collection_id) as collection:
+            features = len(collection.spec.feature_names)
+            if frames.ndim != 2 or frames.shape[1] != features or not len(frames):
+                raise InvalidInputError(
+                    f"{source.key}: frames of shape {frames.shape} do not fit collection "
+                    f"{collection_id!r}, which takes one or more frames of {features} features",
+                    culprit=source.key,
+                )
+            digest = hashlib.sha256(np.ascontiguousarray(frames, "<f4").tobytes()).hexdigest()
+            known = self._catalog.find_source(collection_id, source.key)
+            if known == (source.sha256, digest):
+                return len(frames)
+            if known:
+                changed = "descriptors" if known[0] == source.sha256 else "content"
+                raise ConflictError(
+                    f"{source.key} is in collection {collection_id!r} with other {changed}: "
+                    "make another collection",
+                    culprit=source.key,
+                )
+            if collection.published:
+                raise ConflictError(
+                    f"collection {collection_id!r} is published, hence complete, and does not "
+                    f"hold {source.key}: make another collection",
+                    culprit=collection_id,
+                )
+            self._shard(collection).add(collection.source_count, source, frames)
+            self._catalog.add_source(collection_id, source, len(frames), digest)
+            return len(frames)
+
+    def publish(self, collection_id: str, alias: str = "") -> Collection:
+        """See VectorIndex."""
+        if alias:
+            _checked_id(alias)
+        with self._held(collection_id) as collection:
+            if not collection.point_count:
+                raise NotReadyError(
+                    f"collection {collection_id!r} holds no frames: index descriptors first",
+                    culprit=collection_id,
+                )
+            if not collection.published:
+                self._shard(collection).finish()
+            self._catalog.publish(collection_id, alias)
+            return self._catalog.describe(collection_id)
+
+    def search(
+        self, id_or_alias: str, queries: NDArray[np.float32], k: int, mode: SearchMode
+    ) -> Neighbors:
+        """See VectorIndex."""
+        collection_id = self._catalog.resolve(id_or_alias)
+        with self._held(collection_id) as collection:
+            if not 1 <= k <= collection.point_count:
+                raise InvalidInputError(
+                    f"{k} neighbours of each frame were asked for, but collection "
+                    f"{collection_id!r} holds {collection.point_count} frames",
+                    culprit="neighbors",
+                )
+            sources = self._catalog.sources(collection_id)
+            by_key = sorted(range(len(sources)), key=lambda number: sources[number].key)
+            ranks = np.empty(len(sources), np.int64)
+            ranks[by_key] = np.arange(len(sources))
+            nearest = self._shard(collection).search(queries, k, mode, ranks)
+        return Neighbors(
+            sources=tuple(sources[number] for number in by_key),
+            source_indices=nearest.ranks.astype(np.uint32),
+            start_samples=nearest.start_samples,
+            distances=nearest.distances,
+        )
+
+    def describe(self, id_or_alias: str) -> Collection:
+        """See VectorIndex."""
+        return self._catalog.describe(self._catalog.resolve(id_or_alias))
+
+    def list(self) -> list[Collection]:
+        """See VectorIndex."""
+        return [self._catalog.describe(collection_id) for collection_id in self._catalog.ids()]
+
+    def delete(self, collection_id: str) -> None:
+        """See VectorIndex."""
+        with self._held(collection_id):
+            self._catalog.delete(collection_id)
+            self._forget(collection_id)
+            shutil.rmtree(self._path(collection_id), ignore_errors=True)
+
+    def close(self) -> None:
+        """See VectorIndex."""
+        with self._lock:
+            for collection_id in list(self._shards):
+                with self._locks[collection_id]:
+                    self._forget(collection_id)
+            self._catalog.close()
+
+    @contextmanager
+    def _held(self, collection_id: str) -> Iterator[Collection]:
+        """Keeps other threads off a collection; after a failure it is opened anew, hence mended."""
+        self._catalog.describe(collection_id)
+        with self._lock:
+            lock = self._locks.setdefault(collection_id, RLock())
+        with lock:
+            try:
+                yield self._catalog.describe(collection_id)
+            except DemiurgeError:
+                raise
+            except BaseException as error:
+                self._forget(collection_id)
+                if not isinstance(error, Exception):
+                    raise
+                raise UnavailableError(
+                    f"collection {collection_id!r} in {self._folder}: {error}",
+                    culprit=collection_id,
+                ) from error
+
+    def _path(self, collection_id: str) -> Path:
+        # By digest: ids that differ only in case are two folders on every file system.
+        return self._folder / "shards" / hashlib.sha256(collection_id.encode()).hexdigest()[:32]
+
+    def _shard(self, collection: Collection) -> FrameShard:
+        shard = self._shards.get(collection.id)
+        if shard is None:
+            shard = self._shards[collection.id] = self._opened(collection)
+        return shard
+
+    def _opened(self, collection: Collection) -> FrameShard:
+        path = self._path(collection.id)
+        if not collection.point_count:
+            # Whatever is there was left by a crash, or by a collection deleted since.
+            shutil.rmtree(path, ignore_errors=True)
+            return FrameShard(path, collection.spec, create=True)
+        try:
+            shard = FrameShard(path, collection.spec, create=False)
+            if shard.count() > collection.point_count:
+                shard.discard_from(collection.source_count)
+            count = shard.count()
+        except Exception as error:
+            raise CorruptObjectError(
+                f"collection {collection.id!r} in {self._folder} cannot be opened: {error}; "
+                "delete it and index its sounds again",
+                culprit=collection.id,
+            ) from error
+        if count != collection.point_count:
+            shard.close()
+            raise CorruptObjectError(
+                f"collection {collection.id!r} in {self._folder} holds {count} frames, not "
+                f"{collection.point_count}: delete it and index its sounds again",
+                culprit=collection.id,
+            )
+        return shard
+
+    def _forget(self, collection_id: str) -> None:
+        shard = self._shards.pop(collection_id, None)
+        if shard is not None:
+            shard.close()
+
+
+def _checked_id(name: str) -> None:
+    if not _ID.fullmatch(name):
+        raise InvalidInputError(
+            f"{name!r} is no collection id: use letters, digits, '.', '_' and '-', at most 128, "
+            "beginning with a letter or digit",
+            culprit=name,
+        )
