@@ -61,7 +61,7 @@ def generate(target: Path) -> None:
 
 
 def lint() -> None:
-    """Lints the contract by buf.yaml, from a compiled image: buf itself would fetch dependencies."""
+    """Lints the contract by buf.yaml, from a compiled image: buf would fetch dependencies."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, "image.binpb")
         run_protoc(
@@ -90,9 +90,7 @@ def is_fresh(fresh: Path) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--check", action="store_true", help="lint, and fail if protos/gen is stale"
-    )
+    parser.add_argument("--check", action="store_true", help="lint; fail if protos/gen is stale")
     if not parser.parse_args().check:
         generate(GENERATED)
         return

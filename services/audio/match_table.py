@@ -1,5 +1,6 @@
 """A match table: each frame of a track, answered by its k nearest moments of a database."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,34 @@ class MatchTable:
                 f"but there are {len(self.sources)}",
                 culprit="source_indices",
             )
+
+    @classmethod
+    def joined(cls, tables: Sequence["MatchTable"]) -> "MatchTable":
+        """One table of all frames, in order, each source once.
+
+        Raises InvalidInputError unless rate, hop and neighbours agree.
+        """
+        first = tables[0]
+        sources: dict[SourceRef, int] = {}
+        indices = []
+        for table in tables:
+            for name in ("sample_rate_hertz", "hop_length_samples", "neighbors"):
+                if getattr(table, name) != getattr(first, name):
+                    raise InvalidInputError(
+                        f"match tables with {name} {getattr(first, name)} and "
+                        f"{getattr(table, name)} cannot be joined",
+                        culprit=name,
+                    )
+            places = [sources.setdefault(source, len(sources)) for source in table.sources]
+            indices.append(np.array(places, np.uint32)[table.source_indices])
+        return cls(
+            tuple(sources),
+            first.sample_rate_hertz,
+            first.hop_length_samples,
+            np.concatenate(indices),
+            np.concatenate([table.start_samples for table in tables]),
+            np.concatenate([table.distances for table in tables]),
+        )
 
     @property
     def frame_count(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from services.errors import InvalidInputError, SettingsMismatchError
+from services.errors import InvalidInputError, SettingsMismatchError, WindowTooLongError
 
 FloatArray = NDArray[np.float32]
 
@@ -47,6 +47,33 @@ class DescriptorTrack:
     def frame_count(self) -> int:
         """Number of frames."""
         return int(self.values.shape[0])
+
+    def last(self, frames: int) -> "DescriptorTrack":
+        """The last `frames` frames; WindowTooLongError, naming the source, if there are fewer."""
+        if not 0 < frames <= self.frame_count:
+            raise WindowTooLongError(
+                f"{self.source or 'track'} has {self.frame_count} frames, not the {frames} wanted",
+                culprit=self.source,
+            )
+        return replace(self, values=self.values[-frames:])
+
+    @classmethod
+    def joined(cls, parts: Sequence["DescriptorTrack"]) -> "DescriptorTrack":
+        """One track of all parts' frames, in order; the first names the source.
+
+        Raises SettingsMismatchError unless features, rate and hop agree.
+        """
+        first = parts[0]
+        for part in parts[1:]:
+            for setting in ("sample_rate_hertz", "hop_length_samples"):
+                if getattr(part, setting) != getattr(first, setting):
+                    raise SettingsMismatchError(
+                        f"{part.source or 'track'}: {setting} is {getattr(part, setting)}, "
+                        f"that of {first.source or 'the first part'} {getattr(first, setting)}",
+                        culprit=part.source,
+                    )
+        rows = [part.ordered(first.feature_names).values for part in parts]
+        return replace(first, values=np.concatenate(rows))
 
     def ordered(self, feature_names: Sequence[str]) -> "DescriptorTrack":
         """The same track with its columns in the order of `feature_names`.

@@ -1,0 +1,49 @@
+"""What a stage has to work with: the request, the snapshot, what earlier stages left, the peers."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from demiurge.gateway.v1.gateway_service_pb2 import RunSpec
+from demiurge.gateway.v1.run_record_pb2 import Snapshot
+from google.protobuf.message import Message
+
+from services.gateway.peers import Peers
+from services.runtime.object_store.port import ObjectStore
+
+Output = TypeVar("Output", bound=Message)
+
+
+class Advance(Protocol):
+    """Told how many items of a stage are done."""
+
+    def __call__(self, completed: int, total: int, /) -> None:
+        """Takes the counts."""
+
+
+@dataclass
+class RunContext:
+    """One run at work."""
+
+    run_id: str
+    spec: RunSpec
+    snapshot: Snapshot
+    peers: Peers
+    store: ObjectStore
+    concurrency: int
+    outputs: dict[type[Message], Message] = field(default_factory=dict)
+
+    def output(self, kind: type[Output]) -> Output:
+        """What an earlier stage left, by its type."""
+        output = self.outputs[kind]
+        assert isinstance(output, kind)  # noqa: S101 - for the type checker
+        return output
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named step: what it leaves, and how."""
+
+    name: str
+    output: type[Message]
+    run: Callable[[RunContext, Advance], Awaitable[Message]]

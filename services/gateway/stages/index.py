@@ -1,0 +1,57 @@
+"""Stage 3: the material's frames into a collection, named by its content."""
+
+from demiurge.gateway.v1.run_record_pb2 import Description, Descriptions, IndexedMaterial
+from demiurge.query.v1.query_service_pb2 import (
+    CollectionSpec,
+    CreateCollectionRequest,
+    IndexDescriptorsRequest,
+    PublishCollectionRequest,
+    Scaling,
+)
+
+from services.gateway.context import Advance, RunContext
+from services.gateway.fan_out import fan_out
+from services.gateway.snapshot import digest
+
+# Raised when the same frames should be indexed in another way.
+ALGORITHM = 1
+
+
+async def run(context: RunContext, advance: Advance) -> IndexedMaterial:
+    """Makes and publishes the collection, or finds it published."""
+    peers = context.peers
+    descriptions = context.output(Descriptions)
+    material = list(descriptions.material)
+    spec = collection_spec(context, descriptions)
+    name = digest(ALGORITHM, spec, *(each.audio for each in material))[:32]
+    created = await peers.call(
+        peers.query.CreateCollection, CreateCollectionRequest(collection_id=name, spec=spec)
+    )
+    if created.collection.published:
+        advance(len(material), len(material))
+        return IndexedMaterial(collection_id=name)
+
+    async def index(description: Description) -> None:
+        request = IndexDescriptorsRequest(
+            collection_id=name, source=description.audio, track=description.track
+        )
+        await peers.call(peers.query.IndexDescriptors, request)
+
+    await fan_out(material, index, concurrency=context.concurrency, advance=advance)
+    await peers.call(peers.query.PublishCollection, PublishCollectionRequest(collection_id=name))
+    return IndexedMaterial(collection_id=name)
+
+
+def collection_spec(context: RunContext, descriptions: Descriptions) -> CollectionSpec:
+    """The specification of the collection that this run needs."""
+    first = descriptions.material[0].track
+    spec = CollectionSpec(
+        feature_names=first.feature_names,
+        sample_rate_hertz=first.sample_rate_hertz,
+        hop_length_samples=first.hop_length_samples,
+        metric=context.spec.matching.metric,
+        scaling=context.spec.matching.scaling,
+    )
+    if spec.scaling == Scaling.SCALING_STANDARDIZED:
+        spec.statistics.CopyFrom(descriptions.statistics)
+    return spec

@@ -1,0 +1,98 @@
+"""Stage 4: each sound's timbre goes on, by its share of the piece's frames."""
+
+import asyncio
+
+from demiurge.audio.v1.audio_pb2 import DescriptorTrack as TrackMessage
+from demiurge.gateway.v1.gateway_service_pb2 import SkippedItem
+from demiurge.gateway.v1.run_record_pb2 import Description, Descriptions, PredictedTracks
+from demiurge.predictor.v1.predictor_service_pb2 import PredictDescriptorsRequest
+
+from services.audio.track import DescriptorTrack
+from services.audio.track_json import write_tracks
+from services.errors import InvalidInputError, WindowTooLongError
+from services.gateway.context import Advance, RunContext
+from services.gateway.fan_out import fan_out
+from services.gateway.snapshot import digest
+from services.gateway.stages.generate import item_seed
+from services.runtime.messages import ref_to_message, track_from_message, track_to_message
+
+# Raised when continuations should be stored under other names.
+ALGORITHM = 1
+
+
+def shares(frame_count: int, sounds: int) -> list[int]:
+    """`frame_count` shared out evenly, the remainder to the first; nothing for those beyond it."""
+    base, remainder = divmod(frame_count, sounds)
+    return [base + (index < remainder) for index in range(sounds)]
+
+
+async def run(context: RunContext, advance: Advance) -> PredictedTracks:
+    """Continues every sound that is long enough; the others are skipped by name.
+
+    Raises WindowTooLongError, naming the first, if none is.
+    """
+    window_frames = context.snapshot.predictor.window_frames
+    sounds, skipped = [], []
+    for description in context.output(Descriptions).prediction:
+        if description.track.frame_count >= window_frames:
+            sounds.append(description)
+        else:
+            reason = (
+                f"{description.audio.key} has {description.track.frame_count} frames, predictor "
+                f"{context.snapshot.predictor.id!r} looks at {window_frames}: use longer sounds, "
+                "or a predictor with a shorter window"
+            )
+            skipped.append(SkippedItem(key=description.audio.key, reason=reason))
+    if not sounds:
+        raise WindowTooLongError(skipped[0].reason, culprit=skipped[0].key)
+    steps = shares(context.spec.prediction.frame_count, len(sounds))
+    parts = [(sound, share) for sound, share in zip(sounds, steps, strict=True) if share]
+
+    async def predict(part: tuple[Description, int]) -> TrackMessage:
+        return await continue_sound(context, *part)
+
+    tracks = await fan_out(parts, predict, concurrency=context.concurrency, advance=advance)
+    return PredictedTracks(tracks=tracks, skipped=skipped)
+
+
+async def continue_sound(context: RunContext, sound: Description, steps: int) -> TrackMessage:
+    """The continuation of one sound, stored; returns it by reference."""
+    peers, predictor = context.peers, context.snapshot.predictor
+    window = await asyncio.to_thread(_window, context, sound)
+    response = await peers.call(
+        peers.predictor.PredictDescriptors,
+        PredictDescriptorsRequest(
+            predictor_id=predictor.version_id or predictor.id,
+            window=track_to_message(window),
+            steps=steps,
+            seed=item_seed(context.spec.seed, "predict", sound.audio.key),
+            temperature=context.spec.prediction.temperature,
+        ),
+    )
+    # A predictor may be anybody's: what it answers is checked before it is believed.
+    parts = [track_from_message(part).ordered(window.feature_names) for part in response.tracks]
+    frames = sum(part.frame_count for part in parts)
+    if frames != steps:
+        raise InvalidInputError(
+            f"predictor {predictor.id!r} answered {frames} frames where {steps} were asked for",
+            culprit=predictor.id,
+        )
+    return await asyncio.to_thread(_store, context, sound, parts)
+
+
+def _window(context: RunContext, sound: Description) -> DescriptorTrack:
+    track = track_from_message(sound.track, context.store)
+    return track.last(context.snapshot.predictor.window_frames)
+
+
+def _store(context: RunContext, sound: Description, parts: list[DescriptorTrack]) -> TrackMessage:
+    track = DescriptorTrack.joined(parts)
+    name = digest(ALGORITHM, sound.audio)[:16]
+    stored = context.store.put(
+        f"runs/{context.run_id}/predictions/{name}.json",
+        write_tracks([track]),
+        media_type="application/json",
+    )
+    message = track_to_message(track, object=stored)
+    message.object.CopyFrom(ref_to_message(stored))
+    return message
