@@ -133,7 +133,6 @@ class Upsampling(nn.Module):
 
     def __init__(self, in_channels: int, ratio: int, n_residual_layers: int) -> None:
         super().__init__()
-        self.activation = nn.LeakyReLU(LEAK)
         self.transposed = weight_norm(
             nn.ConvTranspose1d(
                 in_channels,
@@ -150,7 +149,7 @@ class Upsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, steps) to (B, in_channels / 2, steps * ratio)."""
-        return cast(Tensor, self.residuals(self.transposed(self.activation(x))))
+        return cast(Tensor, self.residuals(self.transposed(x)))
 
 
 class Recurrence(nn.Module):
@@ -176,11 +175,10 @@ class Generator(nn.Module):
         channels = settings.ngf * 2 ** len(settings.ratios)
         self.first = _edge_convolution(settings.n_mels, channels)
         self.recurrence = Recurrence(channels) if settings.variant == "gru" else nn.Identity()
-        upsamplings = []
+        self.upsamplings = nn.ModuleList()
         for ratio in settings.ratios:
-            upsamplings.append(Upsampling(channels, ratio, settings.n_residual_layers))
+            self.upsamplings.append(Upsampling(channels, ratio, settings.n_residual_layers))
             channels //= 2
-        self.upsamplings = nn.Sequential(*upsamplings)
         self.last = _edge_convolution(channels, 1)
         self.activation = nn.LeakyReLU(LEAK)
 
@@ -205,8 +203,10 @@ class Generator(nn.Module):
             raise InvalidInputError(
                 f"MelGAN: {mel.shape[2]} frames are too few: at least {shortest} are needed"
             )
-        x = self.upsamplings(self.recurrence(self.first(mel)))
-        return torch.tanh(self.last(self.activation(x)))
+        x = self.recurrence(self.activation(self.first(mel)))
+        for upsampling in self.upsamplings:
+            x = self.activation(upsampling(x))
+        return torch.tanh(self.last(x))
 
     def remove_weight_norm(self) -> Self:
         """Fold weight norm into plain weights, in place: the same function, faster."""
