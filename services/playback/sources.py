@@ -1,0 +1,89 @@
+"""The sources of a piece: each decoded and resampled once, the latest kept within a budget."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.audio.match_table import SourceRef
+from services.audio.reading import Sound
+from services.audio.resampling import resample
+
+FloatArray = NDArray[np.float32]
+ReadSource = Callable[[SourceRef], Sound]
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What is known of a source once it was read; kept when its samples are not."""
+
+    sample_rate_hertz: int
+    """Its own rate."""
+    sample_count: int
+    """Its length at its own rate."""
+    channel_count: int
+    """Its channels."""
+    output_length_samples: int
+    """Its length at the output rate, before any padding."""
+
+
+class SourceCache:
+    """Sources at the output rate, by index; least recently used ones go when over budget.
+
+    A source that is needed again after it went is read again. The one in use always stays, so a
+    source larger than the budget is held alone.
+    """
+
+    def __init__(
+        self,
+        refs: Sequence[SourceRef],
+        read: ReadSource,
+        *,
+        sample_rate_hertz: int,
+        shortest_samples: int,
+        budget_bytes: int,
+    ) -> None:
+        """Sources shorter than `shortest_samples` at the output rate are padded with zeros."""
+        self._refs = refs
+        self._read = read
+        self._sample_rate_hertz = sample_rate_hertz
+        self._shortest_samples = shortest_samples
+        self._budget_bytes = budget_bytes
+        self._held: OrderedDict[int, FloatArray] = OrderedDict()
+        self._held_bytes = 0
+        self.facts: dict[int, SourceFacts] = {}
+
+    def samples(self, index: int) -> FloatArray:
+        """Source `index` as (samples, its own channels); not to be written to."""
+        held = self._held.get(index)
+        if held is None:
+            held = self._load(index)
+            self._held[index] = held
+            self._held_bytes += held.nbytes
+        self._held.move_to_end(index)
+        while self._held_bytes > self._budget_bytes and len(self._held) > 1:
+            _, gone = self._held.popitem(last=False)
+            self._held_bytes -= gone.nbytes
+        return held
+
+    def channel_count(self, index: int) -> int:
+        """Channels of source `index`; reads it if that was never done."""
+        if index not in self.facts:
+            self.samples(index)
+        return self.facts[index].channel_count
+
+    def _load(self, index: int) -> FloatArray:
+        sound = self._read(self._refs[index])
+        samples = resample(sound.samples, sound.sample_rate_hertz, self._sample_rate_hertz)
+        self.facts[index] = SourceFacts(
+            sample_rate_hertz=sound.sample_rate_hertz,
+            sample_count=len(sound.samples),
+            channel_count=sound.samples.shape[1],
+            output_length_samples=len(samples),
+        )
+        missing = self._shortest_samples - len(samples)
+        if missing > 0:
+            samples = np.pad(samples, ((0, missing), (0, 0)))
+        return samples
