@@ -1,0 +1,197 @@
+"""The frames that a predictor learns from: z-scored, cut into windows, some held out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.audio.statistics import FeatureStatistics
+from services.audio.track import DescriptorTrack
+from services.errors import InvalidInputError, SettingsMismatchError
+
+# Held-out files may overshoot their share by this, so that one long file does not block all others.
+_OVERSHOOT = 1.5
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Every window of a set of tracks.
+
+    `frames` is (frames, features) float32, the tracks' z-scores end to end; `counts` (frames,) is
+    0 where a frame is an outlier and else 1; `starts` (windows,) points at the first frame of each
+    window, and no window reaches over the end of its track.
+    """
+
+    frames: NDArray[np.float32]
+    counts: NDArray[np.float32]
+    starts: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Training part and held-out part; statistics are of the training part alone."""
+
+    training: Windows
+    validation: Windows
+    statistics: FeatureStatistics
+    sample_rate_hertz: int
+    hop_length_samples: int
+    held_out: tuple[str, ...]
+    """Sources that were held out, whole or by their end."""
+    too_short: tuple[str, ...]
+    """Sources that hold no window and were left out."""
+
+    @classmethod
+    def of(
+        cls,
+        tracks: Sequence[DescriptorTrack],
+        *,
+        window_frames: int,
+        frames_ahead: int,
+        outlier_deviations: float,
+        validation_share: float,
+        seed: int,
+    ) -> "Corpus":
+        """Cuts `tracks` into windows of `window_frames` + `frames_ahead` frames.
+
+        Columns are put in string order. Whole tracks are held out, drawn by `seed`; of a single
+        one the end, a window's length after the training part. Raises SettingsMismatchError if
+        tracks differ in features, rate or hop, and InvalidInputError, naming the shortest length
+        that would do, if there is nothing to learn from.
+        """
+        length = window_frames + frames_ahead
+        tracks = _alike(tracks)
+        usable = [track for track in tracks if track.frame_count >= length]
+        if not usable:
+            longest = max(track.frame_count for track in tracks)
+            raise InvalidInputError(
+                f"no sound is long enough to learn from: the longest has {longest} frames, the "
+                f"shortest need is {length} ({window_frames} of window, {frames_ahead} ahead) in "
+                "each of two sounds: give longer sounds or a shorter window",
+                culprit="window_size",
+            )
+        if len(usable) > 1:
+            training, validation = _split_files(usable, length, validation_share, seed)
+        else:
+            training, validation = _split_end(usable[0], length, window_frames, validation_share)
+        counts = {id(track): _counting(track, outlier_deviations) for track in training}
+        statistics = _statistics(training, counts)
+        for track in validation:
+            counts[id(track)] = _counting(track, outlier_deviations)
+        return cls(
+            training=_windows(training, counts, statistics, length),
+            validation=_windows(validation, counts, statistics, length),
+            statistics=statistics,
+            sample_rate_hertz=tracks[0].sample_rate_hertz,
+            hop_length_samples=tracks[0].hop_length_samples,
+            held_out=tuple(track.source for track in validation),
+            too_short=tuple(track.source for track in tracks if track.frame_count < length),
+        )
+
+
+def _alike(tracks: Sequence[DescriptorTrack]) -> list[DescriptorTrack]:
+    if not tracks:
+        raise InvalidInputError("there are no sounds to learn from", culprit="tracks")
+    first = tracks[0]
+    names = sorted(first.feature_names)
+    for track in tracks:
+        theirs = (track.sample_rate_hertz, track.hop_length_samples)
+        if theirs != (first.sample_rate_hertz, first.hop_length_samples):
+            raise SettingsMismatchError(
+                f"{track.source}: {theirs[0]} Hz with a hop of {theirs[1]} does not fit "
+                f"{first.source}: {first.sample_rate_hertz} Hz with a hop of "
+                f"{first.hop_length_samples}",
+                culprit=track.source,
+            )
+    return [track.ordered(names) for track in tracks]
+
+
+def _split_files(
+    tracks: list[DescriptorTrack], length: int, share: float, seed: int
+) -> tuple[list[DescriptorTrack], list[DescriptorTrack]]:
+    """Draws tracks until they hold the share of all windows; the shortest if none is that short."""
+    windows = [track.frame_count - length + 1 for track in tracks]
+    wanted = share * sum(windows)
+    held: list[int] = []
+    held_windows = 0
+    for i in np.random.default_rng(seed).permutation(len(tracks)).tolist():
+        if held_windows >= wanted:
+            break
+        if held_windows + windows[i] <= _OVERSHOOT * wanted:
+            held.append(i)
+            held_windows += windows[i]
+    if not held:
+        held = [int(np.argmin(windows))]
+    return (
+        [track for i, track in enumerate(tracks) if i not in held],
+        [track for i, track in enumerate(tracks) if i in held],
+    )
+
+
+def _split_end(
+    track: DescriptorTrack, length: int, gap: int, share: float
+) -> tuple[list[DescriptorTrack], list[DescriptorTrack]]:
+    """Training part, a gap that belongs to neither, held-out end."""
+    least = 2 * length + gap
+    if track.frame_count < least:
+        raise InvalidInputError(
+            f"{track.source or 'the only sound'}: {track.frame_count} frames are too few to learn "
+            f"from and to check on: the shortest need for a single sound is {least}, "
+            f"{length} each for training and validation and {gap} between: give more or longer "
+            "sounds or a shorter window",
+            culprit=track.source,
+        )
+    end = max(length, round(share * track.frame_count))
+    end = min(end, track.frame_count - gap - length)
+    return (
+        [replace(track, values=track.values[: track.frame_count - gap - end])],
+        [replace(track, values=track.values[track.frame_count - end :])],
+    )
+
+
+def _counting(track: DescriptorTrack, deviations: float) -> NDArray[np.float32]:
+    """1 for frames whose every feature is within `deviations` of the track's mean, else 0.
+
+    Raises no frame out of the sequence: time goes on as it was.
+    """
+    if not deviations:
+        return np.ones(track.frame_count, dtype=np.float32)
+    values = track.values.astype(np.float64)
+    distance = np.abs(values - values.mean(axis=0))
+    inside: NDArray[np.float32] = (
+        (distance <= deviations * values.std(axis=0)).all(axis=1).astype(np.float32)
+    )
+    return inside
+
+
+def _statistics(
+    tracks: list[DescriptorTrack], counts: dict[int, NDArray[np.float32]]
+) -> FeatureStatistics:
+    parts = [
+        FeatureStatistics.of(replace(track, values=track.values[counts[id(track)] > 0]))
+        for track in tracks
+    ]
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.merged(part)
+    return whole
+
+
+def _windows(
+    tracks: list[DescriptorTrack],
+    counts: dict[int, NDArray[np.float32]],
+    statistics: FeatureStatistics,
+    length: int,
+) -> Windows:
+    starts: list[NDArray[np.int64]] = []
+    before = 0
+    for track in tracks:
+        starts.append(np.arange(before, before + track.frame_count - length + 1))
+        before += track.frame_count
+    raw = np.concatenate([track.values for track in tracks]).astype(np.float64)
+    return Windows(
+        frames=((raw - statistics.means) / statistics.scales).astype(np.float32),
+        counts=np.concatenate([counts[id(track)] for track in tracks]),
+        starts=np.concatenate(starts),
+    )

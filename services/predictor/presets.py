@@ -1,0 +1,28 @@
+"""Predictor trainings that are known to work, by name."""
+
+from services.predictor.training_settings import PredictorTraining
+
+PRESETS: dict[str, PredictorTraining] = {
+    # The defaults of the published command line.
+    "published-script": PredictorTraining(schedule="published"),
+    # Those of the published Colab notebook.
+    "published-notebook": PredictorTraining(
+        window_size=500,
+        forecast_size=500,
+        hidden_size=200,
+        batch_size=64,
+        epochs=3000,
+        schedule="published",
+    ),
+    # Within a minute on one CPU core, from five minutes of sound.
+    "demo-cpu": PredictorTraining(
+        window_size=40,
+        hidden_size=128,
+        num_layers=1,
+        batch_size=32,
+        learning_rate=3e-3,
+        input_noise=0.05,
+        gradient_clip=1.0,
+        epochs=20,
+    ),
+}

@@ -1,0 +1,22 @@
+"""The settings of the predictor service, DEMIURGE_PREDICTOR_…"""
+
+from pydantic import Field
+
+from services.runtime.settings import ServiceSettings, prefix
+
+
+class PredictorSettings(ServiceSettings):
+    """Where models run, and how much may be asked of them."""
+
+    model_config = prefix("DEMIURGE_PREDICTOR_")
+
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Where models run: auto (a GPU if there is one), cpu, cuda or cuda:1.",
+    )
+    queue_capacity: int = Field(8, ge=1, description="Calls that may wait for the device.")
+    loaded_models: int = Field(4, ge=1, description="Models kept loaded; the rest is reloaded.")
+    max_steps: int = Field(
+        20_000, ge=1, le=100_000, description="Most frames that one request may ask for."
+    )

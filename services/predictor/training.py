@@ -1,0 +1,167 @@
+"""Training of the four published predictors: squared error on z-scores, teacher forcing."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from services.audio.track import DescriptorTrack
+from services.predictor.config import PredictorConfig
+from services.predictor.corpus import Corpus, Windows
+from services.predictor.loading import ARCHITECTURES
+from services.predictor.network import NetworkShape
+from services.predictor.training_settings import PredictorTraining
+
+PUBLISHED_DECAY = 0.95
+ENCODER_ONLY = "TransformerEncoderOnlyModel"
+
+
+class PredictorTrainer:
+    """Trains one predictor, one optimisation step a call.
+
+    The same settings, tracks and seed give the same weights on the same kind of device: it seeds
+    torch's global generators.
+    """
+
+    def __init__(
+        self,
+        settings: PredictorTraining,
+        tracks: Sequence[DescriptorTrack],
+        *,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        """Cuts the tracks into windows, see `Corpus.of` for the errors, and draws the weights."""
+        architecture = ARCHITECTURES[settings.selected_model]
+        self.settings = settings
+        self.seed = seed
+        self._ahead = architecture.frames_ahead(settings.forecast_size)
+        self.corpus = Corpus.of(
+            tracks,
+            window_frames=settings.window_size,
+            frames_ahead=self._ahead,
+            outlier_deviations=settings.outlier_deviations,
+            validation_share=settings.validation_share,
+            seed=seed,
+        )
+        self._shape = NetworkShape(
+            feature_count=len(self.corpus.statistics.feature_names),
+            hidden_size=settings.hidden_size,
+            num_layers=settings.num_layers,
+            nhead=settings.nhead,
+            dim_feedforward=settings.dim_feedforward,
+            dropout=settings.dropout,
+            dim_pos_encoding=settings.dim_pos_encoding,
+            num_encoder_layers=settings.num_encoder_layers,
+        )
+        torch.manual_seed(seed)
+        self._device = torch.device(device)
+        self.network = architecture(self._shape).to(self._device)
+        encoder_only = settings.selected_model == ENCODER_ONLY
+        optimizer = torch.optim.AdamW if encoder_only else torch.optim.Adam
+        self._optimizer = optimizer(self.network.parameters(), lr=settings.learning_rate)
+        self._training = _Batches(self.corpus.training, self._length, self._device)
+        self._validation = _Batches(self.corpus.validation, self._length, self._device)
+        self._order = np.random.default_rng(seed)
+        self._epoch: Iterator[Tensor] = iter(())
+        self._steps = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that see every training window once."""
+        return math.ceil(len(self._training.starts) / self.settings.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all epochs together."""
+        return self.steps_per_epoch * self.settings.epochs
+
+    def step(self) -> dict[str, Tensor]:
+        """One optimisation step on the next batch; its losses, detached: {"mse"}."""
+        starts = next(self._epoch, None)
+        if starts is None:
+            drawn = torch.from_numpy(self._order.permutation(len(self._training.starts)))
+            self._epoch = iter(torch.split(self._training.starts[drawn], self.settings.batch_size))
+            starts = next(self._epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self.network.train()
+        loss = self._loss(self._training, starts, self.settings.input_noise)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.settings.gradient_clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        self._optimizer.step()
+        self._steps += 1
+        return {"mse": loss.detach()}
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Mean squared error on all held-out windows, in z-scores: {"mse"}."""
+        self.network.eval()
+        batches = torch.split(self._validation.starts, self.settings.batch_size)
+        losses = torch.stack([self._loss(self._validation, starts, 0.0) for starts in batches])
+        sizes = torch.tensor([float(len(starts)) for starts in batches], device=self._device)
+        return {"mse": float((losses * sizes).sum() / sizes.sum())}
+
+    def weights(self) -> bytes:
+        """The weights as they stand, as safetensors."""
+        state = self.network.state_dict()
+        return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+
+    def config(self) -> dict[str, Any]:
+        """The config.json that `load_predictor` needs beside the weights."""
+        statistics = self.corpus.statistics
+        return PredictorConfig(
+            architecture=self.settings.selected_model,
+            shape=self._shape,
+            window_frames=self.settings.window_size,
+            forecast_frames=self._ahead,
+            feature_names=statistics.feature_names,
+            means=tuple(statistics.means.tolist()),
+            standard_deviations=tuple(np.sqrt(statistics.variances).tolist()),
+            sample_rate_hertz=self.corpus.sample_rate_hertz,
+            hop_length_samples=self.corpus.hop_length_samples,
+            training=asdict(self.settings) | {"seed": self.seed},
+        ).to_json()
+
+    @property
+    def _length(self) -> int:
+        return self.settings.window_size + self._ahead
+
+    def _learning_rate(self) -> float:
+        settings = self.settings
+        if settings.schedule == "cosine":
+            done = min(self._steps / self.total_steps, 1.0)
+            return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
+        if settings.schedule == "published" and settings.selected_model == ENCODER_ONLY:
+            return settings.learning_rate * PUBLISHED_DECAY ** (self._steps // self.steps_per_epoch)
+        return settings.learning_rate
+
+    def _loss(self, windows: "_Batches", starts: Tensor, noise: float) -> Tensor:
+        frames, counts = windows.at(starts)
+        heard = frames + noise * torch.randn_like(frames) if noise else frames
+        told = self.network.taught(heard, self.settings.window_size)
+        counts = counts[:, -told.shape[1] :]
+        errors = (told - frames[:, -told.shape[1] :]).square().mean(dim=2)
+        return (errors * counts).sum() / counts.sum().clamp(min=1)
+
+
+class _Batches:
+    """Windows on a device, gathered by where they start."""
+
+    def __init__(self, windows: Windows, length: int, device: torch.device) -> None:
+        self._frames = torch.from_numpy(windows.frames).to(device)
+        self._counts = torch.from_numpy(windows.counts).to(device)
+        self._offsets = torch.arange(length, device=device)
+        self.starts = torch.from_numpy(windows.starts).to(device)
+
+    def at(self, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (B, length, features) and whether they count, (B, length)."""
+        places = starts.unsqueeze(1) + self._offsets
+        return self._frames[places], self._counts[places]
