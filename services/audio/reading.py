@@ -33,7 +33,8 @@ _CHUNKED = {
     b"FORM": (">", b"SSND"),
 }
 _SIZE_IN_DS64 = 0xFFFFFFFF
-_WITH_RELIABLE_LENGTH = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC", "AU", "CAF"})
+_WITHOUT_LENGTH = frozenset({"MP3", "OGG"})
+_UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's answer for FLAC that was written to a pipe
 
 FloatArray = NDArray[np.float32]
 
@@ -80,7 +81,7 @@ def read_audio(source: Path | BinaryIO, *, name: str) -> Sound:
     _refuse_false_length(source, name)
     source.seek(0)
     try:
-        with soundfile.SoundFile(_Nameless(source)) as sound_file:
+        with _Stream(_Nameless(source)) as sound_file:
             samples = _decoded(sound_file, name)
             rate = int(sound_file.samplerate)
     except soundfile.SoundFileError as error:
@@ -102,6 +103,16 @@ class _Nameless:
         self.write = file.write
 
 
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
+    """A sound file read from its beginning to its end, however long it claims to be.
+
+    Where soundfile may seek, it does so after every read, and MP3 does not land where it left off.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def _decoded(sound_file: soundfile.SoundFile, name: str) -> FloatArray:
     """All samples, (frames, channels) float32; memory grows with content, not with claims."""
     if sound_file.channels > MAX_CHANNELS:
@@ -117,7 +128,8 @@ def _decoded(sound_file: soundfile.SoundFile, name: str) -> FloatArray:
         raise _unreadable(name, "holds no samples")
     samples: FloatArray = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     claimed = sound_file.frames
-    if sound_file.format in _WITH_RELIABLE_LENGTH and len(samples) < claimed:
+    has_length = sound_file.format not in _WITHOUT_LENGTH and claimed != _UNKNOWN_LENGTH
+    if has_length and len(samples) < claimed:
         raise _unreadable(name, f"is truncated: {len(samples)} of {claimed} samples are there")
     return samples
 
