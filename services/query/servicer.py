@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import grpc
 from demiurge.query.v1 import query_service_pb2 as pb
 from demiurge.query.v1 import query_service_pb2_grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -30,6 +29,8 @@ from services.runtime.messages import (
 from services.runtime.object_store.port import ObjectStore
 
 if TYPE_CHECKING:
+    import grpc
+
     Context = grpc.aio.ServicerContext[object, object]
 
 _DEFAULT_PAGE_SIZE = 100

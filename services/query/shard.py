@@ -6,7 +6,7 @@ candidates, and `distances` decides among them.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,7 @@ class FrameShard:
         counts = np.array([len(found) for found in hits])
         there = np.arange(limit) < counts[:, None]
         candidates = Candidates.missing(len(hits), limit)
-        frames, numbers, starts = _columns([point for found in hits for point in found])
+        frames, numbers, starts = self._columns([point for found in hits for point in found])
         candidates.distances[there] = distances(
             self._spec.metric,
             np.repeat(wanted, counts, axis=0),
@@ -195,7 +195,8 @@ class FrameShard:
         nearest = candidates.nearest(k)
         if not exact:
             return nearest, counts >= k
-        scores = np.array([found[-1].score for found in hits], np.float64)
+        # None at all where every score overflowed.
+        scores = np.array([found[-1].score if found else np.nan for found in hits], np.float64)
         if self._spec.metric is Metric.COSINE:
             scores = 1.0 - scores
         # Frames that the engine left out lie beyond its last candidate, within its own error.
@@ -227,19 +228,18 @@ class FrameShard:
                     offset=offset, limit=_POINTS_PER_PAGE, with_vector=[_FRAME], with_payload=True
                 )
             )
-            yield _columns(points)
+            yield self._columns(points)
             if offset is None:
                 return
 
-
-def _columns(
-    points: Iterable[Any],
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.uint64]]:
-    """Raw frames (n, features), numbers of sounds (n,) and start samples (n,) of points."""
-    found = list(points)
-    payloads = [point.payload for point in found]
-    return (
-        np.array([point.vector[_FRAME] for point in found], np.float32),
-        np.array([payload[_SOURCE] for payload in payloads], np.int64),
-        np.array([payload[_START] for payload in payloads], np.uint64),
-    )
+    def _columns(
+        self, points: Sequence[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.uint64]]:
+        """Raw frames (n, features), numbers of sounds (n,) and start samples (n,) of points."""
+        frames = np.array([point.vector[_FRAME] for point in points], np.float32)
+        payloads = [point.payload for point in points]
+        return (
+            frames.reshape(-1, len(self._spec.feature_names)),
+            np.array([payload[_SOURCE] for payload in payloads], np.int64),
+            np.array([payload[_START] for payload in payloads], np.uint64),
+        )
