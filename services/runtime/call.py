@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import structlog
 
+REQUEST_ID_KEY = "x-request-id"
+
 
 @dataclass(frozen=True)
 class Call:

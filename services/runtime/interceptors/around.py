@@ -1,0 +1,86 @@
+"""What server interceptors have in common: something before and after each call, of all four kinds.
+
+From the outside in: request_id (all that follows logs with it), access_log (sees the final code),
+errors (turns exceptions into statuses), in_flight (refuses while draining), authentication (before
+anything is read), validation.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from typing import Any
+
+import grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+HEALTH_SERVICE = "/grpc.health.v1.Health/"
+_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+
+
+class AroundCall(grpc.aio.ServerInterceptor):
+    """Base of the interceptors: runs each call inside `around`, each request through `check`."""
+
+    def around(
+        self,
+        details: grpc.HandlerCallDetails,  # noqa: ARG002 - for those who override
+        context: Context,  # noqa: ARG002
+    ) -> AbstractAsyncContextManager[None]:
+        """What happens before and after a call; nothing, unless overridden."""
+        return nullcontext()
+
+    def check(self, request: Any) -> None:
+        """Looks at a request, or at each message of a stream of them; raises to refuse."""
+
+    async def intercept_service(
+        self,
+        continuation: _Continuation,
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wraps the handler of a call; called by gRPC."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
+            behavior = getattr(handler, kind)
+            if behavior:
+                break
+        wrap = getattr(grpc, f"{kind}_rpc_method_handler")
+        return wrap(
+            self._stream(behavior, handler, handler_call_details)
+            if handler.response_streaming
+            else self._unary(behavior, handler, handler_call_details),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+    def _unary(self, behavior: Any, handler: Any, details: grpc.HandlerCallDetails) -> Any:
+        async def serve(request: Any, context: Context) -> Any:
+            async with self.around(details, context):
+                return await behavior(self._checked(request, handler), context)
+
+        return serve
+
+    def _stream(self, behavior: Any, handler: Any, details: grpc.HandlerCallDetails) -> Any:
+        # A coroutine that writes, not a generator: gRPC never closes generators whose call was
+        # cancelled, so nothing after their `yield` would be sure to run in time.
+        async def serve(request: Any, context: Context) -> None:
+            async with self.around(details, context):
+                responses = behavior(self._checked(request, handler), context)
+                if not hasattr(responses, "__aiter__"):
+                    await responses
+                    return
+                async with aclosing(responses):
+                    async for response in responses:
+                        await context.write(response)
+
+        return serve
+
+    def _checked(self, request: Any, handler: Any) -> Any:
+        if handler.request_streaming:
+            return self._each_checked(request)
+        self.check(request)
+        return request
+
+    async def _each_checked(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            self.check(request)
+            yield request

@@ -1,0 +1,52 @@
+"""Turns what servicers raise into statuses; what nobody foresaw is logged and told to no one."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import structlog
+from typing_extensions import override
+
+from services.errors import DemiurgeError
+from services.runtime.call import current_call
+from services.runtime.interceptors.around import AroundCall, Context
+from services.runtime.status import DETAILS_KEY, code_of, error_from_rpc, status_of
+
+
+class ErrorInterceptor(AroundCall):
+    """Maps the error tree, and errors of further calls as if they had been raised here."""
+
+    @override
+    @asynccontextmanager
+    async def around(
+        self,
+        details: grpc.HandlerCallDetails,
+        context: Context,
+    ) -> AsyncIterator[None]:
+        try:
+            yield
+        except DemiurgeError as error:
+            await _abort(context, error)
+        except grpc.RpcError as error:
+            await _abort(context, error_from_rpc(error))
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            structlog.get_logger().exception("unforeseen error")
+            call = current_call()
+            await _abort(
+                context,
+                DemiurgeError(
+                    "internal error; the server's log has it under request id "
+                    f"{call.request_id if call else 'none'}"
+                ),
+            )
+
+
+async def _abort(context: Context, error: DemiurgeError) -> None:
+    status = status_of(error)
+    await context.abort(
+        code_of(error),
+        status.message,
+        (*(context.trailing_metadata() or ()), (DETAILS_KEY, status.SerializeToString())),
+    )

@@ -1,0 +1,175 @@
+"""A server: servicers behind the interceptors, health, and a stop that loses no call."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+
+from services.errors import ConfigurationError
+from services.runtime.channels import KEEPALIVE_SECONDS
+from services.runtime.health import Health
+from services.runtime.interceptors.access_log import AccessLogInterceptor
+from services.runtime.interceptors.authentication import AuthenticationInterceptor
+from services.runtime.interceptors.errors import ErrorInterceptor
+from services.runtime.interceptors.in_flight import InFlightInterceptor
+from services.runtime.interceptors.request_id import RequestIdInterceptor
+from services.runtime.interceptors.validation import ValidationInterceptor
+from services.runtime.security import checked_bind, read_token, server_credentials
+from services.runtime.settings import RuntimeSettings
+
+# Less than what clients send, so that a ping that comes early is no offence.
+MIN_PING_INTERVAL_SECONDS = KEEPALIVE_SECONDS // 2
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One service: its full name in the contract, and how it is added, warmed up and shut down.
+
+    `warm_up` returns when the service can answer; `shut_down` after the last call has ended.
+    """
+
+    name: str
+    add: Callable[[grpc.aio.Server], None]
+    warm_up: Callable[[], Awaitable[None]] | None = None
+    shut_down: Callable[[], Awaitable[None]] | None = None
+
+
+class Server:
+    """Serves in the event loop that it was started in."""
+
+    def __init__(self, registrations: Sequence[Registration], settings: RuntimeSettings) -> None:
+        self._registrations = registrations
+        self._settings = settings
+        self._in_flight = InFlightInterceptor()
+        self._health = Health([registration.name for registration in registrations])
+        self._server: grpc.aio.Server | None = None
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """The bound port, once started."""
+        return self._port
+
+    async def start(self) -> None:
+        """Binds, answers health checks, and returns when every service is warm.
+
+        Raises ConfigurationError, naming the variable, for an address that cannot be bound or
+        must not be, and whatever a warm-up raises.
+        """
+        checked_bind(self._settings)
+        self._server = self._built()
+        self._port = self._bound(self._server)
+        await self._health.starting()
+        await self._server.start()
+        try:
+            for registration in self._registrations:
+                if registration.warm_up:
+                    await registration.warm_up()
+                await self._health.serving(registration.name)
+        except BaseException:
+            await self._server.stop(0)
+            raise
+        await self._health.ready()
+        structlog.get_logger().info(
+            "serving",
+            address=self._settings.bind_address,
+            port=self._port,
+            services=[registration.name for registration in self._registrations],
+        )
+
+    async def stop(self) -> None:
+        """Not serving, then calls in flight finish, at most drain_seconds, then the end."""
+        if self._server is None:
+            return
+        await self._health.draining()
+        if not await self._in_flight.drain(self._settings.drain_seconds):
+            structlog.get_logger().warning("calls in flight were cut off", port=self._port)
+        await self._server.stop(0)
+        for registration in self._registrations:
+            if registration.shut_down:
+                await registration.shut_down()
+
+    async def wait(self) -> None:
+        """Returns when the server has stopped."""
+        if self._server:
+            await self._server.wait_for_termination()
+
+    def _built(self) -> grpc.aio.Server:
+        token = read_token(self._settings)
+        server = grpc.aio.server(
+            interceptors=[
+                RequestIdInterceptor(),
+                AccessLogInterceptor(),
+                ErrorInterceptor(),
+                self._in_flight,
+                *([AuthenticationInterceptor(token)] if token else []),
+                ValidationInterceptor(),
+            ],
+            options=self._options(),
+        )
+        self._health.add_to(server)
+        for registration in self._registrations:
+            registration.add(server)
+        if self._settings.reflection:
+            names = [registration.name for registration in self._registrations]
+            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+        return server
+
+    def _options(self) -> list[tuple[str, Any]]:
+        settings = self._settings
+        return [
+            ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
+            ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_SECONDS * 1000),
+            # Otherwise a second server on the same port would get some of the calls.
+            ("grpc.so_reuseport", 0),
+        ]
+
+    def _bound(self, server: grpc.aio.Server) -> int:
+        settings = self._settings
+        host = settings.bind_address
+        address = f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
+        credentials = server_credentials(settings)
+        try:
+            if credentials is None:
+                return server.add_insecure_port(address)
+            return server.add_secure_port(address, credentials)
+        except RuntimeError:
+            variables = "DEMIURGE_BIND_ADDRESS, DEMIURGE_PORT" + (
+                ", DEMIURGE_TLS_CERTIFICATE or DEMIURGE_TLS_KEY" if credentials else ""
+            )
+            raise ConfigurationError(
+                f"{variables}: cannot listen on {address}; is the port taken?",
+                culprit="DEMIURGE_PORT",
+            ) from None
+
+
+async def serve(registrations: Sequence[Registration], settings: RuntimeSettings) -> None:
+    """Runs a server until SIGTERM or SIGINT, then drains it; a second signal ends at once."""
+    server = Server(registrations, settings)
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, told.set)
+    stopped = asyncio.create_task(told.wait())
+    started = asyncio.create_task(server.start())
+    try:
+        await asyncio.wait({stopped, started}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            await started
+            await stopped
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+        stopped.cancel()
+        # Told to stop while warming up: start cleans up after itself.
+        if started.cancel():
+            await asyncio.wait({started})
+    await server.stop()
