@@ -29,8 +29,9 @@ class RecurrentConvolution(nn.Module):
         """(B, width, T) and the GRU's initial state (2, B, width) to (B, width, T)."""
         both_ways, _ = self.gru(x.transpose(1, 2), state)
         forwards, backwards = both_ways.transpose(1, 2).chunk(2, dim=1)
-        r = forwards + backwards
-        return x + r + functional.leaky_relu(self.norm(self.conv(r)), LEAKY_SLOPE)
+        r: Tensor = forwards + backwards
+        convolved: Tensor = functional.leaky_relu(self.norm(self.conv(r)), LEAKY_SLOPE)
+        return x + r + convolved
 
 
 class BodyBlock(nn.Module):
@@ -46,8 +47,8 @@ class BodyBlock(nn.Module):
     def forward(self, x: Tensor, state: Tensor) -> Tensor:
         """(B, in_channels, T) and an initial state (2, B, width) to (B, width, T)."""
         x = functional.leaky_relu(self.norm(self.conv_in(x)), LEAKY_SLOPE)
-        x = self.recurrent(x, state)
-        return self.conv_out(x)
+        out: Tensor = self.conv_out(self.recurrent(x, state))
+        return out
 
 
 def convolution_block(
@@ -100,4 +101,5 @@ class SpectralBody(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, mel_channels, T) to (B, out_channels, T): channels and remaining bands in one."""
-        return self.blocks(mel.unsqueeze(1)).flatten(1, 2)
+        spectral: Tensor = self.blocks(mel.unsqueeze(1))
+        return spectral.flatten(1, 2)

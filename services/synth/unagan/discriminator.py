@@ -25,4 +25,5 @@ class Discriminator(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """Z-scored log-mels (B, mel_channels, T) to their redrawing, of the same shape."""
-        return self.head(self.body1d(self.body2d(mel)))
+        redrawn: Tensor = self.head(self.body1d(self.body2d(mel)))
+        return redrawn

@@ -24,4 +24,5 @@ class Encoder(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """Z-scored log-mels (B, mel_channels, T) to noise (B, z_dim, ceil(T / product))."""
-        return self.head(self.body1d(self.body2d(mel)))
+        z: Tensor = self.head(self.body1d(self.body2d(mel)))
+        return z

@@ -7,11 +7,12 @@ sound, whatever the device and whatever else is in the batch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal, Self, get_args
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,7 +44,7 @@ class UnaganSettings:
     """Width of all blocks, of discriminator and encoder too."""
     num_groups: int = 4
     """Groups of the group norms and of the grouped convolutions."""
-    mel: MelSettings = MelSettings()
+    mel: MelSettings = field(default_factory=MelSettings)
     """The mel spectrograms that it learns and sings."""
 
     def __post_init__(self) -> None:
@@ -179,7 +180,7 @@ class HierarchicalGenerator(Generator):
     def forward(self, z: Tensor, states: Sequence[Tensor]) -> Tensor:
         """See Generator.forward."""
         body = self.blocks[0](z, states[0])
-        mel = self.heads[0](body)
+        mel: Tensor = self.heads[0](body)
         steps = zip(
             self.settings.z_scale_factors, self.blocks[1:], self.heads[1:], states[1:], strict=True
         )
@@ -214,7 +215,8 @@ class NonhierarchicalGenerator(Generator):
         x = functional.leaky_relu(self.norm(self.conv_in(z)), LEAKY_SLOPE)
         for block, state in zip(self.blocks, states, strict=True):
             x = block(x, state)
-        return self.head(x)
+        mel: Tensor = self.head(x)
+        return mel
 
 
 def build_generator(settings: UnaganSettings) -> Generator:
@@ -245,7 +247,11 @@ class Unagan:
         noise = self.generator.draw(frames, seeds)
         device = self.mean.device
         states = [state.to(device) for state in noise.states]
-        mel = self.generator(noise.z.to(device), states)[..., :frames]
+        # Unless told so, cuDNN may choose by a race, and sums of another order differ in last bits.
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            mel: Tensor = self.generator(noise.z.to(device), states)[..., :frames]
         checkpoint()
         return mel * self.std[:, None] + self.mean[:, None]
 
@@ -266,7 +272,7 @@ def load_generator(config: Mapping[str, Any], weights: bytes) -> Unagan:
     generator = build_generator(settings)
     try:
         generator.load_state_dict(load(weights))
-    except Exception as error:
+    except (SafetensorError, RuntimeError) as error:
         raise CorruptObjectError(f"the weights do not fit their config: {error}") from error
     return Unagan(
         settings,
