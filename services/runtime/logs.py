@@ -37,21 +37,32 @@ def configure_logging(settings: RuntimeSettings, stream: TextIO | None = None) -
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    last: list[structlog.types.Processor] = (
-        [structlog.processors.format_exc_info, _redacted, structlog.processors.JSONRenderer()]
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
         if settings.log_format == "json"
-        else [_redacted, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Pretty tracebacks would show local variables, secrets among them.
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _redacted,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
+    # At debug these tell of every turn of their loops.
+    for name in ("grpc", "asyncio"):
+        logging.getLogger(name).setLevel(max(root.level, logging.INFO))
 
 
 def _redacted(
