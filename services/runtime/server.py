@@ -11,7 +11,7 @@ import structlog
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from services.errors import ConfigurationError
-from services.runtime.channels import KEEPALIVE_SECONDS
+from services.runtime.channels import KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS
 from services.runtime.health import Health
 from services.runtime.interceptors.access_log import AccessLogInterceptor
 from services.runtime.interceptors.authentication import AuthenticationInterceptor
@@ -126,6 +126,9 @@ class Server:
             ("grpc.max_send_message_length", settings.max_message_bytes),
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)),
+            # So that work for a client whose machine vanished is cancelled.
+            ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
             ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_SECONDS * 1000),
             # Otherwise a second server on the same port would get some of the calls.
             ("grpc.so_reuseport", 0),

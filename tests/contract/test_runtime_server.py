@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc
 import pytest
@@ -27,6 +28,7 @@ from services import errors
 from services.errors import DemiurgeError
 from services.runtime.call import Call, current_call, serving
 from services.runtime.channels import open_blocking_channel, open_channel
+from services.runtime.device_queue import Checkpoint, DeviceQueue
 from services.runtime.embedding import embedded, embedded_settings
 from services.runtime.logs import configure_logging
 from services.runtime.security import server_credentials
@@ -55,6 +57,19 @@ class QueryServicer(query_grpc.QueryServiceServicer):
         self.release = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.onward = onward
+        self.queue = DeviceQueue(capacity=1)
+        self.stopped_by: asyncio.Future[DemiurgeError] = asyncio.Future()
+
+    def endless(self, checkpoint: Checkpoint) -> None:
+        """Work that only its checkpoint ends; for a call that is no longer there."""
+        loop = self.stopped_by.get_loop()
+        try:
+            while True:
+                checkpoint()
+                time.sleep(0.001)
+        except DemiurgeError as error:
+            loop.call_soon_threadsafe(self.stopped_by.set_result, error)
+            raise
 
     @override
     async def GetCollection(
@@ -76,6 +91,8 @@ class QueryServicer(query_grpc.QueryServiceServicer):
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
+        if wanted == "device":
+            await self.queue.run(self.endless)
         if wanted.startswith("onward:"):
             async with open_channel(self.onward, SETTINGS) as channel:
                 return await query_grpc.QueryServiceStub(channel).GetCollection(
@@ -339,6 +356,21 @@ async def test_a_deadline_that_passes_stops_the_servicer(
     await asyncio.wait_for(servicer.cancelled.wait(), 5)
 
 
+@pytest.mark.parametrize("cancel", [False, True])
+async def test_the_device_stops_when_the_caller_has_gone(
+    stub: Any, servicer: QueryServicer, cancel: bool
+) -> None:
+    call = asyncio.ensure_future(stub.GetCollection(get("device"), timeout=0.2))
+    if cancel:
+        await until(lambda: bool(servicer.calls))
+        call.cancel()
+    stopped_by = await asyncio.wait_for(servicer.stopped_by, 5)
+    assert isinstance(stopped_by, errors.CancelledError | errors.TimeExceededError)
+    with pytest.raises((grpc.RpcError, asyncio.CancelledError)):
+        await call
+    await servicer.queue.drain()
+
+
 async def test_a_call_that_the_client_cancels_stops_the_servicer(
     stub: Any, servicer: QueryServicer
 ) -> None:
@@ -582,18 +614,23 @@ class Slow(query_service_pb2_grpc.QueryServiceServicer):
         await asyncio.sleep(0.5)
         return query_service_pb2.GetCollectionResponse()
 
+async def warm_up():
+    print("warming up", flush=True)
+    await asyncio.sleep(WARM_UP_SECONDS)
+
 settings = RuntimeSettings(port=0)
 configure_logging(settings)
 asyncio.run(serve([Registration("q", lambda server:
-    query_service_pb2_grpc.add_QueryServiceServicer_to_server(Slow(), server))], settings))
+    query_service_pb2_grpc.add_QueryServiceServicer_to_server(Slow(), server), warm_up)], settings))
 print("stopped", flush=True)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_call_in_flight_finish(number: signal.Signals) -> None:
+@contextmanager
+def program(warm_up_seconds: float) -> Iterator[tuple[subprocess.Popen[str], IO[str], IO[str]]]:
+    """A server in a process of its own, warming up, with its stdout and stderr."""
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM.replace("WARM_UP_SECONDS", str(warm_up_seconds))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -601,11 +638,25 @@ def test_a_signal_lets_the_call_in_flight_finish(number: signal.Signals) -> None
     ) as process:
         assert process.stdout
         assert process.stderr
-        port = json.loads(process.stderr.readline())["port"]
+        assert process.stdout.readline() == "warming up\n"
+        yield process, process.stdout, process.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_call_in_flight_finish(number: signal.Signals) -> None:
+    with program(0) as (process, stdout, stderr):
+        port = json.loads(stderr.readline())["port"]
         with open_blocking_channel(f"127.0.0.1:{port}", SETTINGS) as channel:
             answer = query_grpc.QueryServiceStub(channel).GetCollection.future(get("x"))
-            assert process.stdout.readline() == "entered\n"
+            assert stdout.readline() == "entered\n"
             process.send_signal(number)
             assert answer.result(timeout=10) == query.GetCollectionResponse()
         assert process.wait(10) == 0
-        assert process.stdout.read() == "stopped\n"
+        assert stdout.read() == "stopped\n"
+
+
+def test_a_signal_while_warming_up_ends_at_once() -> None:
+    with program(600) as (process, stdout, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert stdout.read() == "stopped\n"

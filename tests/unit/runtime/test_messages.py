@@ -1,3 +1,6 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from demiurge.audio.v1 import audio_pb2
@@ -7,7 +10,8 @@ from hypothesis import strategies as st
 from services.audio.match_table import MatchTable, SourceRef
 from services.audio.statistics import FeatureStatistics
 from services.audio.track import DescriptorTrack
-from services.errors import InvalidInputError
+from services.audio.track_json import write_tracks
+from services.errors import CorruptObjectError, InvalidInputError, SettingsMismatchError
 from services.runtime.messages import (
     MAX_INLINE_BYTES,
     match_table_from_message,
@@ -19,6 +23,7 @@ from services.runtime.messages import (
     track_from_message,
     track_to_message,
 )
+from services.runtime.object_store.folder import FolderStore
 from services.runtime.object_store.port import StoredObject
 
 NAMES = ("mfcc0", "mfcc1", "mfcc10")
@@ -80,6 +85,49 @@ def test_a_reference_needs_a_store() -> None:
     with pytest.raises(InvalidInputError) as caught:
         track_from_message(message)
     assert caught.value.culprit == "track.object"
+
+
+def stored(store: FolderStore, *tracks: DescriptorTrack) -> audio_pb2.DescriptorTrack:
+    """The message of the first track, by reference to a file of all."""
+    message = track_to_message(tracks[0])
+    file = store.put(f"descriptors/d{len(tracks)}.json", write_tracks(tracks))
+    message.object.CopyFrom(ref_to_message(file))
+    return message
+
+
+def test_a_track_by_reference_is_read_from_the_store(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    sent, other = track(5), replace(track(3), source="robin.wav")
+    for message in (stored(store, sent), stored(store, sent, other)):
+        read = track_from_message(message, store)
+        assert np.array_equal(read.values, sent.values)
+        assert (read.feature_names, read.source) == (NAMES, "wren.wav")
+
+
+def test_a_reference_must_hold_what_its_message_says(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    for field, value in (
+        ("frame_count", 6),
+        ("sample_rate_hertz", 22050),
+        ("hop_length_samples", 512),
+    ):
+        message = stored(store, track(5))
+        setattr(message, field, value)
+        with pytest.raises(SettingsMismatchError) as caught:
+            track_from_message(message, store)
+        assert caught.value.culprit == f"track.{field}"
+    message = stored(store, track(5))
+    message.feature_names.append("mfcc2")
+    with pytest.raises(SettingsMismatchError, match="mfcc2"):
+        track_from_message(message, store)
+    message = stored(store, track(5), replace(track(3), source="robin.wav"))
+    message.source = "owl.wav"
+    with pytest.raises(InvalidInputError, match=r"owl\.wav"):
+        track_from_message(message, store)
+    message = stored(store, track(5))
+    store.put("descriptors/d1.json", b"{}")
+    with pytest.raises(CorruptObjectError, match="descriptors/d"):
+        track_from_message(message, store)
 
 
 def test_statistics_come_back_bit_for_bit() -> None:
