@@ -3,12 +3,18 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc.aio
+from demiurge.descriptor.v1.descriptor_service_pb2_grpc import DescriptorServiceStub
+from demiurge.playback.v1.playback_service_pb2_grpc import PlaybackServiceStub
+from demiurge.predictor.v1.predictor_service_pb2_grpc import PredictorServiceStub
+from demiurge.query.v1.query_service_pb2_grpc import QueryServiceStub
+from demiurge.synth.v1.synth_service_pb2_grpc import SynthServiceStub
 
 from services.errors import BusyError, TimeExceededError
+from services.runtime.channels import open_channel
+from services.runtime.settings import RuntimeSettings
 from services.runtime.status import error_from_rpc
 
 if TYPE_CHECKING:
@@ -25,31 +31,69 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
 class Peers:
-    """Stubs of the five services that a run calls."""
+    """Stubs of the five services that a run calls; each channel is opened when first needed.
 
-    synth: "SynthServiceAsyncStub"
-    descriptor: "DescriptorServiceAsyncStub"
-    predictor: "PredictorServiceAsyncStub"
-    query: "QueryServiceAsyncStub"
-    playback: "PlaybackServiceAsyncStub"
-    timeout_seconds: float
+    `address_of` gives host:port for a noun.
+    """
+
+    def __init__(
+        self, address_of: Callable[[str], str], settings: RuntimeSettings, timeout_seconds: float
+    ) -> None:
+        self._address_of = address_of
+        self._settings = settings
+        self._timeout_seconds = timeout_seconds
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    @property
+    def synth(self) -> "SynthServiceAsyncStub":
+        """The synth service."""
+        return SynthServiceStub(self._channel("synth"))
+
+    @property
+    def descriptor(self) -> "DescriptorServiceAsyncStub":
+        """The descriptor service."""
+        return DescriptorServiceStub(self._channel("descriptor"))
+
+    @property
+    def predictor(self) -> "PredictorServiceAsyncStub":
+        """The predictor service: ours or anybody's."""
+        return PredictorServiceStub(self._channel("predictor"))
+
+    @property
+    def query(self) -> "QueryServiceAsyncStub":
+        """The query service."""
+        return QueryServiceStub(self._channel("query"))
+
+    @property
+    def playback(self) -> "PlaybackServiceAsyncStub":
+        """The playback service."""
+        return PlaybackServiceStub(self._channel("playback"))
+
+    async def close(self) -> None:
+        """Closes what was opened."""
+        for channel in self._channels.values():
+            await channel.close()
+
+    def _channel(self, noun: str) -> grpc.aio.Channel:
+        if noun not in self._channels:
+            self._channels[noun] = open_channel(self._address_of(noun), self._settings)
+        return self._channels[noun]
 
     async def call(self, method: Callable[..., Awaitable[Response]], request: Request) -> Response:
-        """One unary call, at most `timeout_seconds` long.
+        """One unary call, at most DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS long.
 
         A busy service is asked again after a growing pause; whatever else goes wrong is raised as
         the error of services.errors that the service raised.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.timeout_seconds
+        deadline = loop.time() + self._timeout_seconds
         pause = FIRST_PAUSE_SECONDS
         while True:
             remaining = deadline - loop.time()
             if remaining <= 0:
                 raise TimeExceededError(
-                    f"no answer within {self.timeout_seconds:g} s: raise "
+                    f"no answer within {self._timeout_seconds:g} s: raise "
                     "DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS, or look at the service's log"
                 )
             try:

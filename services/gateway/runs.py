@@ -14,6 +14,7 @@ from services.gateway.peers import Peers
 from services.gateway.pipeline import Pipeline, new_run, now
 from services.gateway.run_store import RunStore
 from services.gateway.snapshot import run_id, take_snapshot
+from services.runtime.call import Call, serving
 from services.runtime.status import code_of
 
 logger = structlog.get_logger(__name__)
@@ -124,14 +125,16 @@ class Runs:
         run = active.run
         log = logger.bind(run_id=run.id)
         try:
-            await self._pipeline.execute(record, run, active.changed)
+            # A run outlives the call that created it, and so must not inherit its deadline.
+            with serving(Call(run.id)):
+                await self._pipeline.execute(record, run, active.changed)
         except asyncio.CancelledError:
             self._interrupt(run, State.STATE_CANCELLED)
             log.info("run cancelled")
         except DemiurgeError as error:
             self._interrupt(run, State.STATE_FAILED)
             run.failure.CopyFrom(
-                Failure(code=code_of(error), reason=error.reason, message=error.message)
+                Failure(code=code_of(error).value[0], reason=error.reason, message=error.message)
             )
             log.warning("run failed", reason=error.reason, error=error.message)
         except Exception:

@@ -6,20 +6,10 @@ from services.runtime.settings import ServiceSettings, prefix
 
 
 class GatewaySettings(ServiceSettings):
-    """Where the other services are, and how hard to lean on them."""
+    """How hard to lean on the other services, whose addresses are common settings."""
 
     model_config = prefix("DEMIURGE_GATEWAY_")
 
-    synth_address: str = Field("127.0.0.1:50051", description="Address of the synth service.")
-    descriptor_address: str = Field(
-        "127.0.0.1:50052", description="Address of the descriptor service."
-    )
-    predictor_address: str = Field(
-        "127.0.0.1:50053",
-        description="Address of the predictor: ours, or any server of demiurge.predictor.v1.",
-    )
-    query_address: str = Field("127.0.0.1:50054", description="Address of the query service.")
-    playback_address: str = Field("127.0.0.1:50055", description="Address of the playback service.")
     concurrency: int = Field(
         4, ge=1, le=1024, description="Calls under way at once in one stage of one run."
     )

@@ -1,5 +1,6 @@
 """Predictor trainings that are known to work, by name."""
 
+from services.errors import NotFoundError
 from services.predictor.training_settings import PredictorTraining
 
 PRESETS: dict[str, PredictorTraining] = {
@@ -26,3 +27,12 @@ PRESETS: dict[str, PredictorTraining] = {
         epochs=20,
     ),
 }
+
+
+def preset(name: str) -> PredictorTraining:
+    """The training of that name; NotFoundError naming the presets there are."""
+    if name not in PRESETS:
+        raise NotFoundError(
+            f"no predictor preset {name!r}; there are {', '.join(PRESETS)}", culprit=name
+        )
+    return PRESETS[name]

@@ -1,0 +1,169 @@
+"""The composition root: every service built here, from settings, and nowhere else."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.errors import ConfigurationError
+from services.runtime.object_store.folder import FolderStore
+from services.runtime.object_store.port import ObjectStore
+from services.runtime.server import Registration
+from services.runtime.settings import RuntimeSettings, load
+
+
+@dataclass
+class Ground:
+    """What all services of one process share."""
+
+    runtime: RuntimeSettings
+    store: ObjectStore
+    own_address: str = ""
+    """host:port of this process's own server, where it serves every noun; set once it is bound."""
+
+    def address_of(self, noun: str) -> str:
+        """host:port of a service: as set, or this process's own.
+
+        Raises ConfigurationError, naming the variable, if there is neither.
+        """
+        address = self.runtime.address_of(noun) or self.own_address
+        if not address:
+            variable = f"DEMIURGE_{noun.upper()}_ADDRESS"
+            raise ConfigurationError(
+                f"{variable}: set it to the host:port of the {noun} service", culprit=variable
+            )
+        return address
+
+
+def open_store(runtime: RuntimeSettings) -> ObjectStore:
+    """The object store that the settings name."""
+    return FolderStore(Path(runtime.store).expanduser())
+
+
+def build(noun: str, ground: Ground) -> Registration:
+    """One service, ready to be added to a server; its packages are imported only now."""
+    return BUILDERS[noun](ground)
+
+
+def _synth(ground: Ground) -> Registration:
+    from demiurge.synth.v1.synth_service_pb2_grpc import add_SynthServiceServicer_to_server
+
+    from services.runtime.device_queue import DeviceQueue
+    from services.runtime.model_store import ModelStore
+    from services.synth.servicer import SynthServicer
+    from services.synth.settings import SynthSettings
+
+    settings = load(SynthSettings)
+    queue = DeviceQueue(settings.queue_capacity)
+    servicer = SynthServicer(settings, ground.store, ModelStore(ground.store), queue)
+    return Registration(
+        "demiurge.synth.v1.SynthService",
+        lambda server: add_SynthServiceServicer_to_server(servicer, server),
+        shut_down=queue.drain,
+    )
+
+
+def _descriptor(ground: Ground) -> Registration:
+    from demiurge.descriptor.v1.descriptor_service_pb2_grpc import (
+        add_DescriptorServiceServicer_to_server,
+    )
+
+    from services.descriptor.servicer import DescriptorServicer
+    from services.descriptor.settings import DescriptorSettings
+
+    servicer = DescriptorServicer(load(DescriptorSettings), ground.store)
+    return Registration(
+        "demiurge.descriptor.v1.DescriptorService",
+        lambda server: add_DescriptorServiceServicer_to_server(servicer, server),
+        warm_up=servicer.warm_up,
+    )
+
+
+def _predictor(ground: Ground) -> Registration:
+    from demiurge.predictor.v1.predictor_service_pb2_grpc import (
+        add_PredictorServiceServicer_to_server,
+    )
+
+    from services.predictor.servicer import PredictorServicer
+    from services.predictor.settings import PredictorSettings
+    from services.runtime.device_queue import DeviceQueue
+    from services.runtime.model_store import ModelStore
+
+    settings = load(PredictorSettings)
+    queue = DeviceQueue(settings.queue_capacity)
+    servicer = PredictorServicer(settings, ModelStore(ground.store), queue)
+    return Registration(
+        "demiurge.predictor.v1.PredictorService",
+        lambda server: add_PredictorServiceServicer_to_server(servicer, server),
+        shut_down=queue.drain,
+    )
+
+
+def _query(ground: Ground) -> Registration:
+    from demiurge.query.v1.query_service_pb2_grpc import add_QueryServiceServicer_to_server
+
+    from services.query.edge import EdgeIndex
+    from services.query.servicer import QueryServicer
+    from services.query.settings import QuerySettings
+
+    settings = load(QuerySettings)
+    index = EdgeIndex(settings.folder)
+    servicer = QueryServicer(settings, ground.store, index)
+    return Registration(
+        "demiurge.query.v1.QueryService",
+        lambda server: add_QueryServiceServicer_to_server(servicer, server),
+        shut_down=lambda: asyncio.to_thread(index.close),
+    )
+
+
+def _playback(ground: Ground) -> Registration:
+    from demiurge.playback.v1.playback_service_pb2_grpc import add_PlaybackServiceServicer_to_server
+
+    from services.playback.servicer import PlaybackServicer
+    from services.playback.settings import PlaybackSettings
+
+    servicer = PlaybackServicer(load(PlaybackSettings), ground.store)
+    return Registration(
+        "demiurge.playback.v1.PlaybackService",
+        lambda server: add_PlaybackServiceServicer_to_server(servicer, server),
+    )
+
+
+def _gateway(ground: Ground) -> Registration:
+    from demiurge.gateway.v1.gateway_service_pb2_grpc import add_PipelineServiceServicer_to_server
+
+    from services.gateway.audio_library import AudioLibrary
+    from services.gateway.peers import Peers
+    from services.gateway.pipeline import Pipeline
+    from services.gateway.run_store import RunStore
+    from services.gateway.runs import Runs
+    from services.gateway.servicer import GatewayServicer
+    from services.gateway.settings import GatewaySettings
+
+    settings = load(GatewaySettings)
+    peers = Peers(ground.address_of, ground.runtime, settings.call_timeout_seconds)
+    library = AudioLibrary(ground.store, max_upload_bytes=settings.max_upload_bytes)
+    records = RunStore(ground.store)
+    pipeline = Pipeline(ground.store, records, peers, concurrency=settings.concurrency)
+    runs = Runs(records, library, peers, pipeline)
+    servicer = GatewayServicer(runs, library)
+
+    async def shut_down() -> None:
+        await runs.close()
+        await peers.close()
+
+    return Registration(
+        "demiurge.gateway.v1.PipelineService",
+        lambda server: add_PipelineServiceServicer_to_server(servicer, server),
+        shut_down=shut_down,
+    )
+
+
+BUILDERS: Mapping[str, Callable[[Ground], Registration]] = {
+    "synth": _synth,
+    "descriptor": _descriptor,
+    "predictor": _predictor,
+    "query": _query,
+    "playback": _playback,
+    "gateway": _gateway,
+}

@@ -1,0 +1,83 @@
+"""A folder of a user's own recordings, read for training and for upload."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from services.errors import InvalidInputError, NotFoundError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One sound file; `name` is unique in its folder and fit to be a database's file name."""
+
+    path: Path
+    name: str
+
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def recordings(folder: Path) -> list[Recording]:
+    """The sound files below `folder`, by name, whatever the case of their extension.
+
+    Hidden files are left out; files of subfolders are named "subfolder - file". Raises
+    NotFoundError, naming the folder, if it does not exist or holds none.
+    """
+    from services.audio.reading import AUDIO_EXTENSIONS, is_audio_name
+
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder} is not a folder", culprit=str(folder))
+    found = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in parts)
+        if path.is_file() and not hidden and is_audio_name(path.name):
+            found.append(Recording(path, " - ".join(parts)))
+    if not found:
+        raise NotFoundError(
+            f"{folder} holds no sound files: put some in ({', '.join(sorted(AUDIO_EXTENSIONS))})",
+            culprit=str(folder),
+        )
+    return found
+
+
+def fingerprint(corpus: list[Recording]) -> str:
+    """Hexadecimal SHA-256 of all names and contents."""
+    total = hashlib.sha256()
+    for recording in corpus:
+        total.update(f"{recording.name}\0{recording.sha256()}\n".encode())
+    return total.hexdigest()
+
+
+def readable(
+    corpus: list[Recording], sample_rate_hertz: int, warn: Callable[[str], None]
+) -> Iterator[tuple[Recording, "NDArray[np.float32]"]]:
+    """Each recording with its samples, (n,) float32 mono at that rate.
+
+    One that cannot be read is named to `warn` and left out; raises InvalidInputError if all are.
+    """
+    from services.audio.reading import read_audio
+    from services.audio.resampling import resample, to_mono
+    from services.errors import UnreadableAudioError
+
+    left = 0
+    for recording in corpus:
+        try:
+            sound = read_audio(recording.path, name=recording.name)
+        except UnreadableAudioError as error:
+            warn(f"left out: {error.message}")
+            continue
+        left += 1
+        mono = to_mono(sound.samples)[:, None]
+        yield recording, resample(mono, sound.sample_rate_hertz, sample_rate_hertz)[:, 0]
+    if not left:
+        raise InvalidInputError("none of the recordings can be read: see the lines above")

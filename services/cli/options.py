@@ -1,0 +1,78 @@
+"""Choices that several verbs offer, and their names in the contract."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from demiurge.audio.v1 import audio_pb2
+    from demiurge.playback.v1 import playback_service_pb2
+    from demiurge.query.v1 import query_service_pb2
+    from google.protobuf.duration_pb2 import Duration
+
+
+def duration_message(seconds: float) -> "Duration":
+    """A length of time in the contract."""
+    from google.protobuf.duration_pb2 import Duration
+
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+class Metric(StrEnum):
+    """How far two moments are from each other."""
+
+    EUCLIDEAN = "euclidean"
+    COSINE = "cosine"
+    MANHATTAN = "manhattan"
+
+    @property
+    def message(self) -> "query_service_pb2.Metric.ValueType":
+        """Its value in the contract."""
+        from demiurge.query.v1 import query_service_pb2
+
+        return query_service_pb2.Metric.Value(f"METRIC_{self.name}")
+
+
+class Scaling(StrEnum):
+    """What happens to descriptors before they are compared."""
+
+    NONE = "none"
+    STANDARDIZED = "standardized"
+
+    @property
+    def message(self) -> "query_service_pb2.Scaling.ValueType":
+        """Its value in the contract."""
+        from demiurge.query.v1 import query_service_pb2
+
+        return query_service_pb2.Scaling.Value(f"SCALING_{self.name}")
+
+
+class Placement(StrEnum):
+    """Which samples stand for a moment."""
+
+    PUBLISHED = "published"
+    CENTERED = "centered"
+
+    @property
+    def message(self) -> "playback_service_pb2.Placement.ValueType":
+        """Its value in the contract."""
+        from demiurge.playback.v1 import playback_service_pb2
+
+        return playback_service_pb2.Placement.Value(f"PLACEMENT_{self.name}")
+
+
+class Encoding(StrEnum):
+    """The kind of file that a piece becomes."""
+
+    WAV_PCM16 = "wav16"
+    WAV_PCM24 = "wav24"
+    WAV_FLOAT = "wavfloat"
+    FLAC = "flac"
+
+    @property
+    def message(self) -> "audio_pb2.AudioEncoding.ValueType":
+        """Its value in the contract."""
+        from demiurge.audio.v1 import audio_pb2
+
+        return audio_pb2.AudioEncoding.Value(f"AUDIO_ENCODING_{self.name}")

@@ -1,0 +1,124 @@
+"""`demiurge run`: from recordings to a new piece."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.options import Encoding, Metric, Placement, Scaling, duration_message
+
+PUBLISHED_FRAMES_PER_SECOND = 44100 / 1024
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(
+    prediction: Annotated[
+        Path, typer.Option(help="Folder of recordings whose course in time the piece follows.")
+    ],
+    recorded: Annotated[
+        Path | None,
+        typer.Option(help="Folder of recordings whose sound the piece is made of."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that the piece is put into.")] = Path("piece"),
+    duration: Annotated[float, typer.Option(min=0.1, help="Seconds of the piece.")] = 20.0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="The same seed makes the same piece; another, another.")
+    ] = 0,
+    unagan: Annotated[
+        str, typer.Option(help="Id of a trained UNAGAN; without one, one is trained first.")
+    ] = "",
+    melgan: Annotated[
+        str, typer.Option(help="Id of a trained MelGAN; without one, one is trained first.")
+    ] = "",
+    predictor: Annotated[
+        str, typer.Option(help="Id of a trained predictor; without one, one is trained first.")
+    ] = "",
+    direct: Annotated[
+        bool,
+        typer.Option(
+            "--direct",
+            help="Take moments from the recordings themselves instead of generated sound.",
+        ),
+    ] = False,
+    files: Annotated[int, typer.Option(min=1, help="Sounds to generate.")] = 24,
+    file_duration: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of each generated sound.")
+    ] = 4.0,
+    preset: Annotated[
+        str, typer.Option(help="How models are trained where none are given.")
+    ] = "demo-cpu",
+    metric: Annotated[
+        Metric, typer.Option(help="How the nearest moment is found.")
+    ] = Metric.EUCLIDEAN,
+    scaling: Annotated[
+        Scaling,
+        typer.Option(help="standardized: every feature counts alike; none: loudness counts most."),
+    ] = Scaling.STANDARDIZED,
+    crossfade: Annotated[
+        float, typer.Option(min=0, help="Milliseconds of the fade between moments.")
+    ] = 22.0,
+    placement: Annotated[
+        Placement, typer.Option(help="Which samples stand for a moment: from it on, or around it.")
+    ] = Placement.PUBLISHED,
+    encoding: Annotated[Encoding, typer.Option(help="Kind of file.")] = Encoding.WAV_PCM16,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=10, help="How freely a stochastic predictor goes on.")
+    ] = 0.0,
+) -> None:
+    """From recordings to a new piece.
+
+    Give a folder of recordings whose sound you like, and one whose course in time the piece shall
+    follow. Small models are trained first where you give none (minutes); the same call again finds
+    them. What is ready after an interruption is found, too.
+    """
+    from demiurge.gateway.v1 import gateway_service_pb2 as pb
+    from demiurge.playback.v1.playback_service_pb2 import RenderSettings
+
+    from services.cli.connection import connect
+    from services.cli.corpus import recordings
+    from services.cli.following import fetch, follow
+    from services.cli.progress import Progress
+    from services.cli.training import Order, Workshop, train
+    from services.cli.transfer import upload
+    from services.errors import InvalidInputError
+
+    if recorded is None and (direct or not (unagan and melgan)):
+        raise InvalidInputError("give --recorded FOLDER, or the ids of --unagan and --melgan")
+    with Progress() as progress:
+        continued = recordings(prediction)
+        workshop = Workshop.here(progress)
+
+        def trained(family: str, folder: Path) -> str:
+            return train(Order(family, folder, preset, seed), workshop).version_id
+
+        predictor = predictor or trained("predictor", prediction)
+        if recorded is not None and not direct:
+            melgan = melgan or trained("melgan", recorded)
+            unagan = unagan or trained("unagan", recorded)
+        spec = pb.RunSpec(
+            prediction=pb.Prediction(
+                predictor_id=predictor,
+                frame_count=math.ceil(duration * PUBLISHED_FRAMES_PER_SECOND),
+                temperature=temperature,
+            ),
+            matching=pb.Matching(metric=metric.message, scaling=scaling.message),
+            render=RenderSettings(
+                crossfade=duration_message(crossfade / 1000),
+                placement=placement.message,
+                encoding=encoding.message,
+            ),
+            seed=seed,
+        )
+        with connect() as client:
+            spec.prediction.database = upload(client, continued, prediction, progress)
+            if direct and recorded is not None:
+                spec.database = upload(client, recordings(recorded), recorded, progress)
+            else:
+                spec.generation.unagan_model_id = unagan
+                spec.generation.melgan_model_id = melgan
+                spec.generation.file_count = files
+                spec.generation.duration.CopyFrom(duration_message(file_duration))
+            fetch(client, follow(client, spec, progress), out, progress)
