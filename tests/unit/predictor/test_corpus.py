@@ -1,0 +1,177 @@
+"""What a predictor learns from, and what it is checked on."""
+
+import numpy as np
+import pytest
+
+from services.audio.track import DescriptorTrack
+from services.errors import InvalidInputError, SettingsMismatchError
+from services.predictor.corpus import Corpus
+
+NAMES = ("mfcc0", "mfcc1", "mfcc2", "mfcc10")
+SORTED = ("mfcc0", "mfcc1", "mfcc10", "mfcc2")
+
+
+def track(frames: int, source: str, *, seed: int = 0, level: float = 0.0) -> DescriptorTrack:
+    values = np.random.default_rng(seed).normal(level, 1.0, (frames, len(NAMES)))
+    return DescriptorTrack(NAMES, values.astype(np.float32), 44100, 1024, source)
+
+
+def corpus(
+    *tracks: DescriptorTrack,
+    window: int = 8,
+    ahead: int = 2,
+    deviations: float = 0.0,
+    share: float = 0.1,
+    seed: int = 1,
+) -> Corpus:
+    return Corpus.of(
+        tracks,
+        window_frames=window,
+        frames_ahead=ahead,
+        outlier_deviations=deviations,
+        validation_share=share,
+        seed=seed,
+    )
+
+
+def counted(frames: int) -> DescriptorTrack:
+    """A track whose first feature is the number of the frame."""
+    values = np.zeros((frames, len(NAMES)), np.float32)
+    values[:, 0] = np.arange(frames)
+    return DescriptorTrack(NAMES, values, 44100, 1024, "counted")
+
+
+def test_whole_files_are_held_out() -> None:
+    tracks = [track(60, f"{i}.wav", seed=i, level=10 * i) for i in range(10)]
+    cut = corpus(*tracks)
+    assert len(cut.held_out) == 1
+    assert len(cut.training.frames) == 9 * 60
+    held = next(t for t in tracks if t.source == cut.held_out[0]).ordered(SORTED)
+    raw = cut.validation.frames * cut.statistics.scales + cut.statistics.means
+    np.testing.assert_allclose(raw, held.values, atol=1e-4)
+
+
+def test_no_frame_is_both_learnt_and_checked() -> None:
+    for tracks in ([counted(100)], [track(50, "a", level=0), track(50, "b", level=100)]):
+        cut = corpus(*tracks)
+        learnt = {tuple(row) for row in np.round(cut.training.frames, 5).tolist()}
+        checked = {tuple(row) for row in np.round(cut.validation.frames, 5).tolist()}
+        assert learnt
+        assert checked
+        assert not learnt & checked
+
+
+def test_a_single_file_keeps_its_end_with_a_window_between() -> None:
+    cut = corpus(counted(200), window=8, ahead=2)
+    raw = lambda part: part.frames[:, 0] * cut.statistics.scales[0] + cut.statistics.means[0]  # noqa: E731
+    assert raw(cut.training)[0] == pytest.approx(0, abs=1e-3)
+    assert raw(cut.validation)[-1] == pytest.approx(199, abs=1e-3)
+    assert len(cut.validation.frames) == 20
+    assert raw(cut.validation)[0] - raw(cut.training)[-1] == pytest.approx(8 + 1, abs=1e-3)
+
+
+def test_a_single_file_of_the_shortest_length_will_do() -> None:
+    cut = corpus(counted(28), window=8, ahead=2)
+    assert len(cut.training.starts) == 1
+    assert len(cut.validation.starts) == 1
+
+
+def test_the_last_window_of_every_file_is_used() -> None:
+    tracks = [track(20, "a"), track(33, "b"), track(10, "c"), track(500, "d"), track(40, "e")]
+    cut = corpus(*tracks)
+    for part in (cut.training, cut.validation):
+        lengths = [
+            t.frame_count for t in tracks if (t.source in cut.held_out) == (part is cut.validation)
+        ]
+        assert len(part.starts) == sum(length - 10 + 1 for length in lengths)
+        ends = set(np.cumsum(lengths).tolist())
+        assert ends <= set((part.starts + 10).tolist())
+
+
+def test_no_window_reaches_from_one_file_into_the_next() -> None:
+    cut = corpus(track(20, "a"), track(33, "b"), track(90, "c"), track(40, "d"))
+    names = [name for name in "abcd" if name not in cut.held_out]
+    ends = np.cumsum([{"a": 20, "b": 33, "c": 90, "d": 40}[name] for name in names])
+    files = np.searchsorted(ends, cut.training.starts, side="right")
+    last = np.searchsorted(ends, cut.training.starts + 9, side="right")
+    assert (files == last).all()
+
+
+def test_statistics_are_of_the_training_part_alone() -> None:
+    tracks = [track(100, f"{i}", seed=i, level=5 * i) for i in range(6)]
+    cut = corpus(*tracks)
+    learnt = np.concatenate(
+        [t.ordered(SORTED).values for t in tracks if t.source not in cut.held_out]
+    )
+    np.testing.assert_allclose(cut.statistics.means, learnt.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(np.sqrt(cut.statistics.variances), learnt.std(axis=0), rtol=1e-5)
+
+
+def test_outliers_stay_in_the_sequence_and_do_not_count() -> None:
+    spoilt = counted(400)
+    spoilt.values[123, 1] = 1000.0
+    cut = corpus(spoilt, deviations=5.0)
+    raw = cut.training.frames[:, 0] * cut.statistics.scales[0] + cut.statistics.means[0]
+    np.testing.assert_allclose(raw, np.arange(len(raw)), atol=1e-3)
+    assert np.flatnonzero(cut.training.counts == 0).tolist() == [123]
+    assert cut.statistics.means[1] == 0
+    assert cut.statistics.frame_count == len(raw) - 1
+
+
+def test_a_feature_that_never_changes_makes_no_outliers_and_no_infinities() -> None:
+    cut = corpus(counted(100), deviations=5.0)
+    assert (cut.training.counts == 1).all()
+    assert np.isfinite(cut.training.frames).all()
+    assert (cut.training.frames[:, 1:] == 0).all()
+
+
+def test_columns_are_put_in_string_order_by_name() -> None:
+    one = track(50, "one", seed=1)
+    other = track(50, "other", seed=2).ordered(("mfcc2", "mfcc10", "mfcc1", "mfcc0"))
+    cut = corpus(one, other)
+    assert cut.statistics.feature_names == SORTED
+    learnt = one if cut.held_out == ("other",) else other
+    np.testing.assert_allclose(
+        cut.statistics.means, learnt.ordered(SORTED).values.mean(axis=0), atol=1e-5
+    )
+
+
+def test_sounds_too_short_for_a_window_are_named_and_left_out() -> None:
+    cut = corpus(track(9, "short.wav"), track(80, "a"), track(80, "b"))
+    assert cut.too_short == ("short.wav",)
+    assert "short.wav" not in cut.held_out
+
+
+def test_files_held_out_never_take_most_of_the_corpus() -> None:
+    for seed in range(20):
+        cut = corpus(track(5000, "long"), track(60, "a"), track(70, "b"), seed=seed)
+        assert "long" not in cut.held_out
+
+
+def test_nothing_long_enough_names_the_shortest_need() -> None:
+    with pytest.raises(InvalidInputError, match="longest has 9 frames, the shortest need is 10"):
+        corpus(track(9, "a"), track(5, "b"))
+
+
+def test_a_single_file_that_is_too_short_is_named_with_its_need() -> None:
+    with pytest.raises(InvalidInputError, match=r"only\.wav: 27 frames .* need .* is 28"):
+        corpus(track(27, "only.wav"))
+
+
+def test_no_tracks_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="no sounds"):
+        corpus()
+
+
+@pytest.mark.parametrize(("rate", "hop"), [(22050, 1024), (44100, 512)])
+def test_tracks_of_other_rates_and_hops_are_refused_by_name(rate: int, hop: int) -> None:
+    odd = DescriptorTrack(NAMES, np.zeros((50, 4), np.float32), rate, hop, "odd.wav")
+    with pytest.raises(SettingsMismatchError, match=r"odd\.wav.*good\.wav") as raised:
+        corpus(track(50, "good.wav"), odd)
+    assert raised.value.culprit == "odd.wav"
+
+
+def test_tracks_of_other_features_are_refused_by_name() -> None:
+    odd = DescriptorTrack(("mfcc0",), np.zeros((50, 1), np.float32), 44100, 1024, "odd.wav")
+    with pytest.raises(SettingsMismatchError, match=r"odd\.wav"):
+        corpus(track(50, "good.wav"), odd)
