@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FFT_SAMPLES = 4096
-HOP_SAMPLES = 1024
+HOP_SAMPLES = 512
 MAX_COLUMNS = 1400
 BANDS = 420
 LOWEST_HERTZ = 30.0
