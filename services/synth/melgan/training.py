@@ -119,7 +119,7 @@ class MelGanTrainer:
                 real_features, self.discriminator(fake.detach())
             )
             self.discriminator_optimizer.zero_grad()
-            losses["discriminator"].backward()
+            torch.autograd.backward(losses["discriminator"])
             self.discriminator_optimizer.step()
             fake_features = self.discriminator(fake)
             losses["generator"] = hinge_generator(fake_features)
@@ -132,7 +132,7 @@ class MelGanTrainer:
             losses["stft"] = multi_resolution_stft(real, fake)
             total = total + settings.stft_weight * losses["stft"]
         self.generator_optimizer.zero_grad()
-        total.backward()
+        torch.autograd.backward(total)
         self.generator_optimizer.step()
         self.steps += 1
         return {name: loss.detach() for name, loss in losses.items()}
