@@ -38,7 +38,7 @@ class DescriptorServicer(pb_grpc.DescriptorServiceServicer):
     async def ExtractDescriptors(
         self,
         request: pb.ExtractDescriptorsRequest,
-        context: "grpc.aio.ServicerContext[pb.ExtractDescriptorsRequest, pb.ExtractDescriptorsResponse]",  # noqa: ARG002, E501
+        context: "grpc.aio.ServicerContext[pb.ExtractDescriptorsRequest, pb.ExtractDescriptorsResponse]",  # noqa: E501
     ) -> pb.ExtractDescriptorsResponse:
         """Describes the sound, unless the store holds its description already."""
         settings = ExtractionSettings(
