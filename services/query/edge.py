@@ -7,6 +7,7 @@ a collection is used again. See https://qdrant.tech/documentation/edge/.
 import hashlib
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,7 +164,8 @@ class EdgeIndex(VectorIndex):
                 raise
             except BaseException as error:
                 self._forget(collection_id)
-                if not isinstance(error, Exception):
+                # The engine knows no other class than Exception itself.
+                if not isinstance(error, OSError | sqlite3.Error) and type(error) is not Exception:
                     raise
                 raise UnavailableError(
                     f"collection {collection_id!r} in {self._folder}: {error}",

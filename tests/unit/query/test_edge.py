@@ -1,0 +1,184 @@
+"""What is particular to the embedded index: its folder, its lock, and what a crash leaves."""
+
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.audio.match_table import SourceRef
+from services.errors import CorruptObjectError, UnavailableError
+from services.query.catalog import Catalog
+from services.query.edge import EdgeIndex
+from services.query.index import CollectionSpec, SearchMode
+
+SPEC = CollectionSpec(("mfcc0", "mfcc1"), 44100, 1024)
+
+# Adds wren.wav, which is acknowledged, and owl.wav, of which the catalogue never hears; then dies.
+CRASHING = """
+    import os, signal, sys
+    from pathlib import Path
+    import numpy as np
+    from services.audio.match_table import SourceRef
+    from services.query.catalog import Catalog
+    from services.query.edge import EdgeIndex
+    from services.query.index import CollectionSpec
+
+    index = EdgeIndex(Path(sys.argv[1]))
+    index.create("birds", CollectionSpec(("mfcc0", "mfcc1"), 44100, 1024))
+    for key in sys.argv[2:]:
+        if key == "owl.wav":
+            Catalog.add_source = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        source = SourceRef(key, "0" * 64, 1, "audio/wav")
+        index.add("birds", source, np.full((3, 2), len(key), np.float32))
+        print(key, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+# Opens the index, says so, and keeps it until its input ends.
+HOLDING = """
+    import sys
+    from pathlib import Path
+    from services.query.edge import EdgeIndex
+
+    index = EdgeIndex(Path(sys.argv[1]))
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def source(key: str) -> SourceRef:
+    return SourceRef(key, "0" * 64, 1, "audio/wav")
+
+
+def crash(folder: Path, *keys: str) -> list[str]:
+    """Runs a process that adds the sounds and kills itself; those that it acknowledged."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CRASHING), str(folder), *keys],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -9
+    return done.stdout.split()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def index(folder: Path) -> Iterator[EdgeIndex]:
+    opened = EdgeIndex(folder)
+    yield opened
+    opened.close()
+
+
+def test_what_was_acknowledged_survives_a_kill(folder: Path) -> None:
+    assert crash(folder, "wren.wav", "a.wav") == ["wren.wav", "a.wav"]
+
+    index = EdgeIndex(folder)
+    index.publish("birds")
+    found = index.search("birds", np.full((1, 2), 5, np.float32), 6, SearchMode.EXACT)
+    index.close()
+
+    keys = [found.sources[number].key for number in found.source_indices[0]]
+    assert keys == ["a.wav"] * 3 + ["wren.wav"] * 3
+    assert found.start_samples[0].tolist() == [0, 1024, 2048] * 2
+
+
+@pytest.mark.parametrize("before", [[], ["wren.wav"]])
+def test_what_was_not_acknowledged_leaves_nothing(folder: Path, before: list[str]) -> None:
+    assert crash(folder, *before, "owl.wav") == before
+
+    index = EdgeIndex(folder)
+    assert index.describe("birds").point_count == 3 * len(before)
+    # The next sound takes the number that owl.wav was about to have.
+    index.add("birds", source("crow.wav"), np.full((2, 2), 7.5, np.float32))
+    total = index.publish("birds").point_count
+    found = index.search("birds", np.full((1, 2), 7, np.float32), total, SearchMode.EXACT)
+    index.close()
+
+    assert [found.sources[number].key for number in found.source_indices[0]] == (
+        ["crow.wav"] * 2 + before * 3
+    )
+
+
+def test_a_sound_that_failed_half_way_leaves_nothing(
+    index: EdgeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    index.create("birds", SPEC)
+    index.add("birds", source("wren.wav"), np.zeros((3, 2), np.float32))
+    with monkeypatch.context() as patched:
+        patched.setattr(Catalog, "add_source", full)
+        with pytest.raises(UnavailableError, match=r"birds.*space"):
+            index.add("birds", source("owl.wav"), np.ones((3, 2), np.float32))
+
+    index.add("birds", source("crow.wav"), np.full((1, 2), 2, np.float32))
+    assert index.publish("birds").point_count == 4
+    found = index.search("birds", np.ones((1, 2), np.float32), 4, SearchMode.EXACT)
+    assert {found.sources[number].key for number in found.source_indices[0]} == {
+        "wren.wav",
+        "crow.wav",
+    }
+
+
+def test_a_second_process_is_told_that_the_folder_is_in_use(folder: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLDING), str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        with pytest.raises(UnavailableError, match="another process") as refused:
+            EdgeIndex(folder)
+        assert str(folder) in refused.value.message
+        holder.communicate()
+    EdgeIndex(folder).close()
+
+
+def test_a_folder_is_opened_once_within_a_process_too(folder: Path, index: EdgeIndex) -> None:
+    with pytest.raises(UnavailableError, match="another process"):
+        EdgeIndex(folder)
+
+
+def test_a_folder_that_is_a_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "index").write_text("not a folder")
+
+    with pytest.raises(UnavailableError, match="index"):
+        EdgeIndex(tmp_path / "index")
+
+
+def test_lost_files_are_reported_and_deletion_mends_it(folder: Path) -> None:
+    index = EdgeIndex(folder)
+    index.create("birds", SPEC)
+    index.add("birds", source("wren.wav"), np.zeros((3, 2), np.float32))
+    index.publish("birds")
+    index.close()
+    shutil.rmtree(folder / "shards")
+
+    index = EdgeIndex(folder)
+    with pytest.raises(CorruptObjectError, match=r"birds.*delete it"):
+        index.search("birds", np.zeros((1, 2), np.float32), 1, SearchMode.EXACT)
+    index.delete("birds")
+    index.create("birds", SPEC)
+    assert index.add("birds", source("wren.wav"), np.zeros((3, 2), np.float32)) == 3
+    index.close()
+
+
+def test_deleting_frees_the_disk(folder: Path, index: EdgeIndex) -> None:
+    index.create("birds", SPEC)
+    index.add("birds", source("wren.wav"), np.zeros((3, 2), np.float32))
+
+    index.delete("birds")
+
+    assert list((folder / "shards").iterdir()) == []
