@@ -22,6 +22,7 @@ from demiurge.gateway.v1 import gateway_service_pb2_grpc as gateway_grpc
 from demiurge.query.v1 import query_service_pb2 as query
 from demiurge.query.v1 import query_service_pb2_grpc as query_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from typing_extensions import override
 
 from services import errors
@@ -457,6 +458,25 @@ async def test_a_taken_port_is_refused_by_variable(server: Server) -> None:
         await Server([], RuntimeSettings(port=server.port)).start()
 
 
+@pytest.mark.parametrize("reflection", [False, True])
+async def test_the_contract_is_told_only_where_asked_for(
+    start: Callable[..., Any], reflection: bool
+) -> None:
+    settings = RuntimeSettings(port=0, reflection=reflection)
+    server = await start(registration(QueryServicer()), settings=settings)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    async with open_channel(f"127.0.0.1:{server.port}", SETTINGS) as channel:
+        call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+            iter([request])
+        )
+        if reflection:
+            listed = (await call.read()).list_services_response.service
+            assert QUERY in {service.name for service in listed}
+        else:
+            with pytest.raises(grpc.aio.AioRpcError, match="UNIMPLEMENTED"):
+                await call.read()
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "myhost"])  # noqa: S104
 async def test_beyond_loopback_it_takes_tls_and_token_or_permission(address: str) -> None:
     with pytest.raises(errors.ConfigurationError, match="DEMIURGE_TLS_CERTIFICATE") as caught:
@@ -581,6 +601,24 @@ def test_an_embedded_server_answers_a_blocking_channel() -> None:
     assert error.culprit == "zaunkönig.wav"
     assert [call.request_id for call in servicers[0].seen[:2]] == ["r-9"] * 2
     assert 0 < servicers[0].seen[0].seconds_left <= 30
+
+
+def test_an_embedded_service_calls_its_neighbours_on_the_same_port() -> None:
+    servicers: list[QueryServicer] = []
+
+    def build() -> list[Registration]:
+        servicers.append(QueryServicer())
+        return [registration(servicers[0])]
+
+    with (
+        embedded(build, embedded_settings(SETTINGS)) as server,
+        open_blocking_channel(f"127.0.0.1:{server.port}", SETTINGS) as channel,
+    ):
+        servicers[0].onward = f"127.0.0.1:{server.port}"
+        stub = query_grpc.QueryServiceStub(channel)
+        for _ in range(20):
+            assert stub.GetCollection(get("onward:x")).collection.id == "x"
+    assert servicers[0].calls == ["onward:x", "x"] * 20
 
 
 def test_what_an_embedded_start_raises_is_raised_here() -> None:
