@@ -55,7 +55,7 @@ def load_checkpoint(path: Path) -> Any:
         raise NotFoundError(f"{path}: no such file", culprit=str(path)) from error
     except Exception as error:
         # torch lets all sorts of exceptions out of a file that is none of its own.
-        foreign = REFUSED_BY_TORCH.findall(str(error)) or _foreign_globals(path)
+        foreign = _foreign_globals(path) or REFUSED_BY_TORCH.findall(str(error))
         if foreign:
             raise UntrustedCheckpointError(
                 f"{path}: names {', '.join(sorted(set(foreign)))}, which may run code; a "
@@ -138,7 +138,7 @@ def _foreign_globals(path: Path) -> list[str]:
             names = list(_globals(path.read_bytes()))
     except (OSError, zipfile.BadZipFile):
         return []
-    return [name for name in names if name not in PLAIN and not name.startswith("torch.")]
+    return [name for name in names if name and name not in PLAIN and not name.startswith("torch.")]
 
 
 def _globals(pickled: bytes) -> Iterator[str]:
@@ -150,7 +150,7 @@ def _globals(pickled: bytes) -> Iterator[str]:
         while True:
             for operation, argument, _ in pickletools.genops(stream):
                 if operation.name in ("GLOBAL", "INST"):
-                    yield str(argument).replace(" ", ".")
+                    yield str(argument).replace(" ", ".").strip(".")
                 elif operation.name == "STACK_GLOBAL":
                     yield ".".join(strings[-2:])
                 elif "UNICODE" in operation.name or "STRING" in operation.name:
