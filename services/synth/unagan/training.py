@@ -238,14 +238,20 @@ class UnaganTrainer:
         """Generated mels, of the shape of `real`, and what they cost the generator."""
         batch, _, frames = real.shape
         networks = self.settings.networks
-        z = torch.randn((batch, networks.z_dim, frames // networks.frames_per_z), generator=random)
-        z = z.to(self.device)
-        generated = self._generate(z, random)
-        losses = {"generator": distance(self.discriminator(generated), generated)}
-        if self.encoder:
-            losses["noise_cycle"] = distance(self.encoder(generated), z)
-            losses["mel_cycle"] = distance(self._generate(self.encoder(real), random), real)
-        return generated, losses
+        shape = (batch, networks.z_dim, frames // networks.frames_per_z)
+        z = torch.randn(shape, generator=random).to(self.device)
+        if self.encoder is None:
+            generated = self._generate(z, random)
+            return generated, {"generator": distance(self.discriminator(generated), generated)}
+        # One pass for both, since no layer of the generator looks across items: recurrent blocks
+        # cost by the frame, hardly by the item.
+        both = self._generate(torch.cat([z, self.encoder(real)]), random)
+        generated, copied = both.chunk(2)
+        return generated, {
+            "generator": distance(self.discriminator(generated), generated),
+            "noise_cycle": distance(self.encoder(generated), z),
+            "mel_cycle": distance(copied, real),
+        }
 
     def _generate(self, z: Tensor, random: torch.Generator) -> Tensor:
         states = self.generator.draw_states(len(z), random)
