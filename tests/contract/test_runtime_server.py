@@ -21,6 +21,7 @@ from demiurge.gateway.v1 import gateway_service_pb2 as gateway
 from demiurge.gateway.v1 import gateway_service_pb2_grpc as gateway_grpc
 from demiurge.query.v1 import query_service_pb2 as query
 from demiurge.query.v1 import query_service_pb2_grpc as query_grpc
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from typing_extensions import override
@@ -35,7 +36,7 @@ from services.runtime.logs import configure_logging
 from services.runtime.security import server_credentials
 from services.runtime.server import Registration, Server
 from services.runtime.settings import RuntimeSettings
-from services.runtime.status import error_from_rpc, remote_errors
+from services.runtime.status import DETAILS_KEY, error_from_rpc, remote_errors
 
 QUERY = query.DESCRIPTOR.services_by_name["QueryService"].full_name
 PIPELINE = gateway.DESCRIPTOR.services_by_name["PipelineService"].full_name
@@ -241,9 +242,14 @@ async def test_a_request_that_breaks_rules_never_reaches_the_servicer(
         await stub.MatchDescriptors(request)
     for field in ("track.feature_names", "track.sample_rate_hertz", "track.hop_length_samples"):
         assert field in caught.value.message
-    with pytest.raises(errors.InvalidInputError, match="collection_id"), remote_errors():
+    assert caught.value.culprit == "track.feature_names"
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.GetCollection(get(""))
     assert servicer.calls == []
+    status = status_pb2.Status.FromString(refused.value.trailing_metadata()[DETAILS_KEY])
+    violations = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(violations) for detail in status.details)
+    assert [violation.field for violation in violations.field_violations] == ["collection_id"]
 
 
 async def test_streams_are_validated_message_by_message(start: Callable[..., Any]) -> None:
