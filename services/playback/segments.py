@@ -131,11 +131,16 @@ def plan(table: MatchTable, settings: RenderSettings) -> list[Segment]:
     """The segments of the piece, in order, from the nearest match of each frame.
 
     Frames of one source whose placed starts advance by exactly one hop become one segment.
-    Raises InvalidInputError if the table is empty.
+    Raises InvalidInputError if the table is empty, or too short for a single sample of output.
     """
-    if table.frame_count == 0:
-        raise InvalidInputError("match table: holds no frames to render", culprit="matches")
     timeline = timeline_of(table, settings)
+    if timeline.boundary(table.frame_count) == 0:
+        raise InvalidInputError(
+            f"match table: {table.frame_count} frames of {table.hop_length_samples} samples at "
+            f"{table.sample_rate_hertz} Hz leave nothing to render at "
+            f"{timeline.output_rate_hertz} Hz",
+            culprit="matches",
+        )
     sources = table.source_indices[:, 0]
     matched = table.start_samples[:, 0]
     placed = matched

@@ -295,8 +295,16 @@ def test_sixty_four_channels_are_rendered(sounds, table_of, noise):
 
 
 def test_an_empty_table_is_refused(sounds, table_of):
-    with pytest.raises(InvalidInputError, match="no frames"):
+    with pytest.raises(InvalidInputError, match="0 frames"):
         Mixer(table_of([], []), sounds.read)
+
+
+def test_a_table_too_short_for_one_sample_of_output_is_refused(sounds, table_of, noise):
+    source = sounds.add("a.wav", noise(10))
+    with pytest.raises(InvalidInputError, match="nothing to render"):
+        Mixer(
+            table_of([source], [(0, 0)], hop=1), sounds.read, RenderSettings(sample_rate_hertz=8000)
+        )
 
 
 @pytest.mark.parametrize(

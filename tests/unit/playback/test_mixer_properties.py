@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from services.audio.match_table import MatchTable, SourceRef
@@ -36,6 +36,8 @@ def pieces(draw):
             index, start = draw(st.integers(0, len(sources) - 1)), draw(st.integers(0, 1500))
         sound = sources[index]
         matches.append((index, min(start, sound.frame_count * rate // sound.sample_rate_hertz)))
+    output_rate = draw(st.one_of(st.just(0), RATES))
+    assume(Timeline(rate, hop, output_rate or rate).boundary(len(matches)))
     columns = np.array(matches, np.uint64)
     table = MatchTable(
         tuple(SourceRef(str(number), "0" * 64, 1, "") for number in range(len(sources))),
@@ -48,7 +50,7 @@ def pieces(draw):
     render_settings = RenderSettings(
         crossfade_seconds=draw(st.floats(0, 0.05)),
         placement=draw(st.sampled_from(Placement)),
-        sample_rate_hertz=draw(st.one_of(st.just(0), RATES)),
+        sample_rate_hertz=output_rate,
         channel_count=draw(st.integers(0, 3)),
     )
     return table, (lambda ref: sources[int(ref.key)]), sources, render_settings
