@@ -47,7 +47,12 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         self._store = store
         self._models = models
         self._queue = queue
-        self._loaded = LoadedModels(models, _device(settings.device), settings.loaded_models)
+        self._device = _device(settings.device)
+        self._loaded = LoadedModels(models, self._device, settings.loaded_models)
+
+    async def warm_up(self) -> None:
+        """Wakes the device, which on a GPU takes seconds; models are loaded when asked for."""
+        await self._queue.run(lambda _: torch.zeros(1, device=self._device).cpu())
 
     async def GenerateAudio(
         self, request: pb.GenerateAudioRequest, context: Context
@@ -98,7 +103,7 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         page = versions[:page_size]
         return pb.ListModelsResponse(
             models=[_model(version) for version in page],
-            next_page_token=_place(page[-1]) if len(versions) > page_size else "",
+            next_page_token="/".join(_place(page[-1])) if len(versions) > page_size else "",
         )
 
     async def _once(
@@ -148,8 +153,10 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
     def _after(self, family: "pb.ModelFamily.ValueType", token: str) -> list[ModelVersion]:
         """The models of a family, or of both, whose place is after `token`."""
         families = [FAMILIES[family]] if family in FAMILIES else list(FAMILIES.values())
+        last_id, _, last_family = token.partition("/")
+        after = (last_id, last_family)
         versions = [version for name in families for version in self._models.list(name)]
-        return sorted((version for version in versions if _place(version) > token), key=_place)
+        return sorted((version for version in versions if _place(version) > after), key=_place)
 
 
 class LoadedModels:
@@ -212,9 +219,9 @@ def _digest(request: AudioRequest, versions: tuple[ModelVersion, ...]) -> str:
     return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _place(version: ModelVersion) -> str:
+def _place(version: ModelVersion) -> tuple[str, str]:
     """Where a model stands in lists; the family tells apart what two families call the same."""
-    return f"{version.id}/{version.family}"
+    return version.id, version.family
 
 
 def _model(version: ModelVersion) -> pb.Model:
