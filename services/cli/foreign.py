@@ -30,7 +30,7 @@ PATHS = {
 PATH_MODULES = ("pathlib", "pathlib._local")
 REPLACED = {f"{module}.{name}": PATHS[name] for module in PATH_MODULES for name in PATHS}
 PLAIN = ("argparse.Namespace", "collections.OrderedDict", *REPLACED)
-REFUSED_BY_TORCH = re.compile(r"GLOBAL ([\w.]+)")
+REFUSED_BY_TORCH = re.compile(r"GLOBAL (\w[\w.]*)")
 
 NAMESPACE_TAG = "tag:yaml.org,2002:python/object:argparse.Namespace"
 POSIX_PATH_TAG = "tag:yaml.org,2002:python/object/apply:pathlib.PosixPath"
