@@ -294,8 +294,8 @@ async def test_each_mistake_gets_an_error_that_names_the_culprit(
         assert named in refused.message
 
 
-def test_the_folder_may_be_given_from_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/wren")
+def test_the_folder_may_be_given_from_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DEMIURGE_QUERY_FOLDER", "~/collections")
 
-    assert QuerySettings().folder == Path("/home/wren/collections")
+    assert QuerySettings().folder == tmp_path / "collections"
