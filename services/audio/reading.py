@@ -35,6 +35,8 @@ _CHUNKED = {
 _SIZE_IN_DS64 = 0xFFFFFFFF
 _WITHOUT_LENGTH = frozenset({"MP3", "OGG"})
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's answer for FLAC that was written to a pipe
+# libsndfile's public error codes. Its others say things like "file does not exist" of damaged MP3.
+_CODES_FOR_PEOPLE = range(1, 5)
 
 FloatArray = NDArray[np.float32]
 
@@ -85,7 +87,8 @@ def read_audio(source: Path | BinaryIO, *, name: str) -> Sound:
             samples = _decoded(sound_file, name)
             rate = int(sound_file.samplerate)
     except soundfile.SoundFileError as error:
-        why = getattr(error, "error_string", "") or "its content is damaged"
+        known = getattr(error, "code", 0) in _CODES_FOR_PEOPLE
+        why = error.error_string.rstrip(".") if known else "its content is damaged"
         raise _unreadable(name, f"cannot be decoded: {why}") from error
     if not np.isfinite(samples).all():
         raise _unreadable(name, "holds samples that are not finite (NaN or infinity)")

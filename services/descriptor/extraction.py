@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import BinaryIO
 
-from services.audio.reading import Sound, read_audio
+from services.audio.reading import read_audio
 from services.audio.resampling import resample, to_mono
 from services.audio.track import DescriptorTrack
 from services.descriptor import mfcc
@@ -14,25 +14,24 @@ from services.errors import InvalidInputError
 def extract_file(
     source: Path | BinaryIO, *, name: str, settings: ExtractionSettings
 ) -> DescriptorTrack:
-    """Reads and describes one sound file; the track's source is `name`.
+    """Reads one sound file, mixes it to mono, resamples and describes it.
 
-    Raises UnreadableAudioError or InvalidInputError, naming `name`.
+    The track's source is `name`. Raises UnreadableAudioError or InvalidInputError, naming it.
     """
-    return extract_sound(read_audio(source, name=name), settings)
-
-
-def extract_sound(sound: Sound, settings: ExtractionSettings) -> DescriptorTrack:
-    """Describes one sound, mixed to mono and resampled; raises InvalidInputError, naming it."""
-    mono = to_mono(sound.samples)[:, None]
-    samples = resample(mono, sound.sample_rate_hertz, settings.sample_rate_hertz)[:, 0]
+    sound = read_audio(source, name=name)
+    rate = sound.sample_rate_hertz
+    samples = to_mono(sound.samples)
+    # An hour of many channels would otherwise stay in memory beside its mono mix.
+    del sound
+    samples = resample(samples[:, None], rate, settings.sample_rate_hertz)[:, 0]
     try:
         values, _ = mfcc.extract(samples, settings)
     except InvalidInputError as error:
-        raise InvalidInputError(f"{sound.name}: {error.message}", culprit=sound.name) from error
+        raise InvalidInputError(f"{name}: {error.message}", culprit=name) from error
     return DescriptorTrack(
         feature_names=mfcc.FEATURE_NAMES,
         values=values,
         sample_rate_hertz=settings.sample_rate_hertz,
         hop_length_samples=settings.hop_length,
-        source=sound.name,
+        source=name,
     )

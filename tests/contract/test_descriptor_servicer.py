@@ -1,8 +1,11 @@
+import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -13,6 +16,7 @@ from demiurge.descriptor.v1 import descriptor_service_pb2 as pb
 from demiurge.descriptor.v1 import descriptor_service_pb2_grpc as pb_grpc
 
 from services.audio.statistics import FeatureStatistics
+from services.audio.track import DescriptorTrack
 from services.audio.track_json import read_tracks
 from services.descriptor import mfcc, servicer
 from services.descriptor.extraction import extract_file
@@ -27,8 +31,6 @@ from services.errors import (
 )
 from services.runtime.messages import ref_to_message, statistics_from_message, track_from_message
 from services.runtime.object_store.folder import FolderStore
-
-Extract = Callable[..., "grpc.aio.UnaryUnaryCall[object, pb.ExtractDescriptorsResponse]"]
 
 
 def wav(seconds: float = 1.0, seed: int = 0, rate: int = 44_100) -> bytes:
@@ -158,6 +160,32 @@ async def test_the_same_content_under_two_names_is_described_under_each(
     assert one.track.values == two.track.values
     assert one.object.key != two.object.key
     assert elsewhere == one
+
+
+async def test_no_more_files_are_described_at_once_than_there_are_workers(
+    service: DescriptorServicer, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_at_work = threading.Barrier(2)
+    lock = threading.Lock()
+    at_work: list[int] = [0, 0]  # now, and at most
+
+    def counted(*args: Any, **keywords: Any) -> DescriptorTrack:
+        with lock:
+            at_work[0] += 1
+            at_work[1] = max(at_work)
+        try:
+            two_at_work.wait(timeout=30)
+            return extract_file(*args, **keywords)
+        finally:
+            with lock:
+                at_work[0] -= 1
+
+    monkeypatch.setattr(servicer, "extract_file", counted)
+    requests = [request_for(store, wav(0.1, seed), f"audio/b/{seed}.wav") for seed in range(6)]
+
+    await asyncio.gather(*(service.ExtractDescriptors(request, None) for request in requests))
+
+    assert at_work == [0, 2]
 
 
 async def test_an_unreadable_sound_is_refused_by_name_and_nothing_is_stored(

@@ -154,7 +154,12 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "wav short of one byte": (lambda: encoded()[:-1], "is truncated"),
     "truncated rf64": (lambda: encoded(container="RF64")[:8_000], "is truncated"),
     "truncated aiff": (lambda: encoded(container="AIFF")[:8_000], "is truncated"),
-    "truncated flac": (lambda: encoded(container="FLAC")[:8_000], "."),
+    "truncated flac": (lambda: encoded(container="FLAC")[:8_000], "is damaged"),
+    "mp3 of headers alone": (lambda: b"\xff\xfb\x90\x64" * 3, "is damaged"),
+    "unknown codec": (
+        lambda: encoded().replace(b"fmt \x10\0\0\0\x01", b"fmt \x10\0\0\0\x0b"),
+        "cannot be decoded",
+    ),
     "header of 2 GB": (lambda: with_data_size(encoded(), 2**31), "claims 2147483648 bytes"),
     "header of 4 GB": (lambda: with_data_size(encoded(), 2**32 - 1), "is truncated"),
     "flac header of hours": (
