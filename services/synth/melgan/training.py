@@ -14,6 +14,7 @@ from services.synth.clips import Clip, split_clips
 from services.synth.mel import MelSpectrogram
 from services.synth.melgan.discriminator import Discriminator, DiscriminatorSettings
 from services.synth.melgan.generator import Generator, MelGanSettings, save_generator, vocode
+from services.synth.melgan.initialization import fit_to_data
 from services.synth.melgan.losses import (
     feature_matching,
     hinge_discriminator,
@@ -47,6 +48,8 @@ class MelGanTraining:
     """What the multi-resolution STFT distance counts; none in the published training."""
     adversarial_from_step: int = 0
     """The step that first asks the discriminator; before it, only mel and STFT distances teach."""
+    fit_to_data: bool = False
+    """Whether the first weights are scaled to the first crops; not so in the published training."""
     validation_share: float = 0.1
     """Share of source files kept back."""
     validation_seconds: float = 30.0
@@ -97,6 +100,10 @@ class MelGanTrainer:
             self.generator = Generator(settings.generator).to(self.device)
             self.discriminator = Discriminator(settings.discriminator).to(self.device)
         self.mel = MelSpectrogram(settings.generator.mel).to(self.device)
+        if settings.fit_to_data:
+            first = self.crops(0).to(self.device)
+            loudness = float(first.square().mean().sqrt())
+            fit_to_data(self.generator, self.mel(first), loudness=loudness)
         self.generator_optimizer = self._adam(self.generator)
         self.discriminator_optimizer = self._adam(self.discriminator)
 

@@ -59,6 +59,30 @@ def test_training_lowers_the_mel_error_of_sound_kept_back() -> None:
     assert training.validate()["mel_error"] < 0.7 * before
 
 
+def test_weights_fitted_to_the_data_start_centred_and_as_loud_as_the_data() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    clips = [Clip("noise.wav", noise), tone("tone.wav"), tone("low.wav", frequency=100.0)]
+    plain, fitted = trainer(TINY, clips), trainer(replace(TINY, fit_to_data=True), clips)
+    crops = plain.crops(0)
+    mel = plain.mel(crops)
+    loudness = crops.square().mean().sqrt()
+    with torch.no_grad():
+        inner = fitted.generator.first(mel)
+        sound = fitted.generator(mel).square().mean().sqrt()
+        assert abs(plain.generator.first(mel).mean()) > 0.1
+    assert torch.allclose(inner.mean(dim=(0, 2)), torch.zeros(inner.shape[1]), atol=1e-3)
+    assert torch.allclose(inner.std(dim=(0, 2)), torch.ones(inner.shape[1]), atol=1e-2)
+    assert float(sound) == pytest.approx(float(loudness), rel=0.3)
+
+
+def test_silence_leaves_fitted_weights_finite() -> None:
+    clips = [Clip("silence.wav", np.zeros(8000, np.float32))]
+    training = trainer(replace(TINY, fit_to_data=True, stft_weight=1.0), clips)
+    training.step()
+    assert all(torch.isfinite(p).all() for p in training.generator.parameters())
+    assert all(p.abs().max() < 100 for p in training.generator.parameters())
+
+
 def test_the_discriminator_is_asked_from_its_step_on() -> None:
     training = trainer(replace(TINY, stft_weight=1.0, adversarial_from_step=1))
     assert "discriminator" not in training.step()
