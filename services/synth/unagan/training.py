@@ -6,7 +6,7 @@ corpus is equally likely, from one random stream that is never reset: no step re
 crops or noise, and fewer clips than a batch are enough.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,25 +30,19 @@ VALIDATION_SEED = 123
 
 
 class Corpus:
-    """Z-scored log-mels of clips, each at least a crop long; `mean`, `std` are (n_mels,)."""
+    """Z-scored log-mels of audible clips, each at least a crop long; `mean`, `std`: (n_mels,)."""
 
     def __init__(
         self,
         settings: UnaganTraining,
-        clips: Iterable[Clip],
+        clips: Sequence[Clip],
         statistics: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.frames = settings.segment_frames
         spectrogram = MelSpectrogram(settings.networks.mel)
-        mels, lengths = [], []
-        for clip in clips:
-            mel = peak_normalised_mel(clip, spectrogram, self.frames)
-            if mel is not None:
-                mels.append(mel)
-                lengths.append(len(clip.samples))
-        if not mels:
-            raise InvalidInputError("no clip holds any sound: there is nothing to learn from")
-        self._weights = torch.tensor(lengths, dtype=torch.float64) / sum(lengths)
+        mels = [peak_normalised_mel(clip, spectrogram, self.frames) for clip in clips]
+        lengths = torch.tensor([clip.samples.size for clip in clips], dtype=torch.float64)
+        self._weights = lengths / lengths.sum()
         self.mean, self.std = statistics or _moments(mels, self._weights)
         self._mels = [(mel - self.mean[:, None]) / self.std[:, None] for mel in mels]
 
@@ -74,20 +68,21 @@ class Corpus:
         return [torch.stack(crops[i : i + batch]) for i in range(0, len(crops), batch)]
 
 
-def peak_normalised_mel(clip: Clip, spectrogram: MelSpectrogram, frames: int) -> Tensor | None:
+def peak_normalised_mel(clip: Clip, spectrogram: MelSpectrogram, frames: int) -> Tensor:
     """Log-mels (n_mels, at least `frames`) of a clip with its peak at 1, looped if it is shorter.
 
-    None if the clip is silent.
+    The clip must be audible.
     """
     mel = spectrogram.settings
-    peak = float(np.abs(clip.samples).max(initial=0.0))
-    if not peak:
-        return None
-    wanted = max(frames * mel.hop_length, mel.shortest_samples, len(clip.samples))
-    samples = torch.from_numpy(np.resize(clip.samples / np.float32(peak), wanted))
+    wanted = max(frames * mel.hop_length, mel.shortest_samples, clip.samples.size)
+    samples = np.resize(clip.samples / np.abs(clip.samples).max(), wanted)
     with torch.no_grad():
-        spectrum: Tensor = spectrogram(samples[None, None])
+        spectrum: Tensor = spectrogram(torch.from_numpy(samples)[None, None])
     return spectrum[0]
+
+
+def _audible(clips: Sequence[Clip]) -> list[Clip]:
+    return [clip for clip in clips if clip.samples.any()]
 
 
 def _moments(mels: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,9 +132,15 @@ class UnaganTrainer:
         self.device = torch.device(device)
         self.seed = seed
         self.steps = 0
-        training, validation = split_clips(clips, settings.validation_share, seed)
-        self._training = Corpus(settings, training)
-        self._validation = Corpus(settings, validation, (self._training.mean, self._training.std))
+        audible = _audible(clips)
+        if not audible:
+            raise InvalidInputError("no clip holds any sound: there is nothing to learn from")
+        training, validation = split_clips(audible, settings.validation_share, seed)
+        # Of a single file, one side of the split may be silent.
+        self._training = Corpus(settings, _audible(training) or audible)
+        self._validation = Corpus(
+            settings, _audible(validation) or audible, (self._training.mean, self._training.std)
+        )
         self._random = torch.Generator().manual_seed(seed)
         networks = settings.networks
         with torch.random.fork_rng(devices=[]):
