@@ -106,10 +106,11 @@ def from_published(
 
 
 def _hyper_parameters(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the checkpoint, which are a mapping or a Namespace, under "config" or bare."""
     saved: Any = checkpoint.get("hyper_parameters", {})
     if isinstance(saved, Mapping):
         saved = saved.get("config", saved)
-    return dict(saved) if isinstance(saved, Mapping) else dict(vars(saved))
+    return dict(saved) if isinstance(saved, Mapping) else dict(getattr(saved, "__dict__", {}))
 
 
 def _whole(arguments: Mapping[str, Any], name: str, default: int | None = None) -> int:

@@ -21,7 +21,7 @@ from services.predictor.training_settings import PredictorTraining
 PUBLISHED_DECAY = 0.95
 FREE_RUNS = 16
 FREE_RUN_FRAMES = 64
-FREE_RUN_STRETCHES = 4
+FREE_RUN_STRETCHES = 8
 STANDSTILL = 0.01
 ENCODER_ONLY = "TransformerEncoderOnlyModel"
 
@@ -180,10 +180,13 @@ class PredictorTrainer:
 
 
 def _motion(frames: Tensor) -> Tensor:
-    """Logarithms of each feature's spread and pace within (B, F, E), over the batch: (2, E)."""
-    spread = frames.std(dim=1).mean(dim=0)
-    pace = frames.diff(dim=1).abs().mean(dim=(0, 1))
-    return (torch.stack((spread, pace)) + STANDSTILL).log()
+    """Logarithms of each feature's spread and pace in (B, F, E), averaged over the batch: (2, E).
+
+    Logarithms first, so that a single run that stands still is not hidden by lively ones.
+    """
+    spread = frames.std(dim=1)
+    pace = frames.diff(dim=1).abs().mean(dim=1)
+    return (torch.stack((spread, pace)) + STANDSTILL).log().mean(dim=1)
 
 
 class _Batches:

@@ -100,8 +100,8 @@ def test_the_encoder_only_context_grows_as_published_if_told_to() -> None:
 
 def test_the_encoder_only_model_works_past_5000_frames() -> None:
     shape = NetworkShape(FEATURES, 1, 1, nhead=1, dim_feedforward=4, dim_pos_encoding=2)
-    answer = continued(network("TransformerEncoderOnlyModel", shape), windows(5003, batch=1), 2)
-    assert answer.shape == (1, 2, FEATURES)
+    answer = continued(network("TransformerEncoderOnlyModel", shape), windows(5001, batch=1), 1)
+    assert answer.shape == (1, 1, FEATURES)
     assert answer.isfinite().all()
 
 
