@@ -37,7 +37,7 @@ def _demo_cpu(mel: MelSettings) -> MelGanTraining:
         ),
         discriminator=DiscriminatorSettings(ndf=4, max_channels=64),
         batch_size=8,
-        learning_rate=2e-3,
+        learning_rate=3e-3,
         betas=(0.8, 0.99),
         mel_weight=1.0,
         stft_weight=1.0,
