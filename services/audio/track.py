@@ -1,6 +1,6 @@
 """A descriptor track: what one sound is like, frame by frame."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -56,6 +56,11 @@ class DescriptorTrack:
                 culprit=self.source,
             )
         return replace(self, values=self.values[-frames:])
+
+    def blocks(self, frames: int) -> "Iterator[DescriptorTrack]":
+        """The track in pieces of at most `frames` frames, in order."""
+        for start in range(0, self.frame_count, frames):
+            yield replace(self, values=self.values[start : start + frames])
 
     @classmethod
     def joined(cls, parts: Sequence["DescriptorTrack"]) -> "DescriptorTrack":

@@ -3,10 +3,8 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from services.errors import ConfigurationError
-from services.runtime.object_store.folder import FolderStore
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.server import Registration
 from services.runtime.settings import RuntimeSettings, load
@@ -33,11 +31,6 @@ class Ground:
                 f"{variable}: set it to the host:port of the {noun} service", culprit=variable
             )
         return address
-
-
-def open_store(runtime: RuntimeSettings) -> ObjectStore:
-    """The object store that the settings name."""
-    return FolderStore(Path(runtime.store).expanduser())
 
 
 def build(noun: str, ground: Ground) -> Registration:

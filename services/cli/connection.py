@@ -58,11 +58,12 @@ def connect() -> Iterator[Client]:
 
     Failed calls inside raise the errors of services.errors.
     """
-    from services.cli.composition import Ground, build, open_store
+    from services.cli.composition import Ground, build
     from services.query.settings import QuerySettings
     from services.runtime.channels import open_blocking_channel
     from services.runtime.embedding import embedded, embedded_settings
     from services.runtime.logs import configure_logging
+    from services.runtime.object_store.opening import open_store
     from services.runtime.settings import NOUNS, RuntimeSettings, load
     from services.runtime.status import remote_errors
 
@@ -76,7 +77,7 @@ def connect() -> Iterator[Client]:
             configure_logging(
                 runtime.model_copy(update={"log_level": "warning", "log_format": "console"})
             )
-            ground = Ground(runtime, open_store(runtime))
+            ground = Ground(runtime, open_store(runtime.store))
             server = stack.enter_context(
                 embedded(lambda: [build(noun, ground) for noun in missing], runtime)
             )

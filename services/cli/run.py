@@ -88,7 +88,7 @@ def run(
     if recorded is None and (direct or not (unagan and melgan)):
         raise InvalidInputError("give --recorded FOLDER, or the ids of --unagan and --melgan")
     with Progress() as progress:
-        continued = recordings(prediction)
+        recordings(prediction)  # an empty folder is better known before anything is trained
         workshop = Workshop.here(progress)
 
         def trained(family: str, folder: Path) -> str:
@@ -113,9 +113,9 @@ def run(
             seed=seed,
         )
         with connect() as client:
-            spec.prediction.database = upload(client, continued, prediction, progress)
+            spec.prediction.database = upload(client, prediction, progress).name
             if direct and recorded is not None:
-                spec.database = upload(client, recordings(recorded), recorded, progress)
+                spec.database = upload(client, recorded, progress).name
             else:
                 spec.generation.unagan_model_id = unagan
                 spec.generation.melgan_model_id = melgan

@@ -52,12 +52,12 @@ class Workshop:
     @classmethod
     def here(cls, progress: Progress) -> "Workshop":
         """The store that the settings name; W&B's own files lie beside it."""
-        from services.cli.composition import open_store
+        from services.runtime.object_store.opening import open_store
         from services.runtime.settings import RuntimeSettings, load
 
         runtime = load(RuntimeSettings)
         folder = Path(runtime.store).expanduser().parent / "wandb"
-        return cls(open_store(runtime), progress, folder)
+        return cls(open_store(runtime.store), progress, folder)
 
 
 def train(order: Order, workshop: Workshop) -> ModelVersion:

@@ -2,30 +2,42 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.cli.connection import Client
-from services.cli.corpus import Recording, fingerprint
+from services.cli.corpus import Recording, fingerprint, recordings
 from services.cli.progress import Progress
 from services.errors import CorruptObjectError
 
 if TYPE_CHECKING:
+    from demiurge.audio.v1.audio_pb2 import ObjectRef
     from demiurge.gateway.v1.gateway_service_pb2 import UploadAudioRequest
 
 CHUNK_BYTES = 64 * 1024
 
 
-def upload(client: Client, recordings: list[Recording], folder: Path, progress: Progress) -> str:
-    """Stores a folder's recordings and returns their database, named by folder and content.
+@dataclass(frozen=True)
+class Database:
+    """An audio database in the store, and its files in the order of their recordings."""
 
-    What is there already is found, since a database of another content has another name.
+    name: str
+    files: "list[ObjectRef]"
+
+
+def upload(client: Client, folder: Path, progress: Progress) -> Database:
+    """Stores a folder's recordings as a database that is named by folder and content.
+
+    What is there already is found, since another content makes another name.
     """
-    database = f"{folder.resolve().name}-{fingerprint(recordings)[:8]}"
-    for count, recording in enumerate(recordings, start=1):
-        client.pipeline.UploadAudio(_messages(recording, database))
-        progress.update(f"uploading {folder.name}", count, len(recordings))
-    return database
+    found = recordings(folder)
+    name = f"{folder.resolve().name}-{fingerprint(found)[:8]}"
+    files = []
+    for recording in found:
+        files.append(client.pipeline.UploadAudio(_messages(recording, name)).audio)
+        progress.update(f"uploading {folder.name}", len(files), len(found))
+    return Database(name, files)
 
 
 def _messages(recording: Recording, database: str) -> "Iterator[UploadAudioRequest]":

@@ -25,16 +25,17 @@ async def serve_here(nouns: list[str]) -> None:
 
     import orjson
 
-    from services.cli.composition import Ground, build, open_store
+    from services.cli.composition import Ground, build
     from services.cli.connection import UP
     from services.query.settings import QuerySettings
     from services.runtime.logs import configure_logging
+    from services.runtime.object_store.opening import open_store
     from services.runtime.server import serve
     from services.runtime.settings import NOUNS, RuntimeSettings, load
 
     runtime = load(RuntimeSettings)
     configure_logging(runtime)
-    ground = Ground(runtime, open_store(runtime))
+    ground = Ground(runtime, open_store(runtime.store))
     registrations = [build(noun, ground) for noun in nouns]
     if set(nouns) != set(NOUNS):
         await serve(registrations, runtime)

@@ -11,8 +11,8 @@ from functools import lru_cache
 
 import librosa
 import numpy as np
-import scipy.fft  # type: ignore[import-untyped]
-import scipy.sparse  # type: ignore[import-untyped]
+import scipy.fft
+import scipy.sparse
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 

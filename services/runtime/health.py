@@ -7,7 +7,7 @@ Readiness ("readiness", and each service by its full name) means loaded, warm an
 from collections.abc import Sequence
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 LIVENESS = ("", "liveness")
 READINESS = "readiness"

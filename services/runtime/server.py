@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import structlog
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection
 
 from services.errors import ConfigurationError
 from services.runtime.channels import KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS

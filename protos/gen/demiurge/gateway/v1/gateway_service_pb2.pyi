@@ -788,7 +788,7 @@ class DownloadAudioRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     key: _builtins.str
-    """A key under "audio/" or "renders/"."""
+    """A key under "audio/", "descriptors/" or "renders/"."""
     offset_bytes: _builtins.int
     """Where to begin, to resume a broken download."""
     def __init__(

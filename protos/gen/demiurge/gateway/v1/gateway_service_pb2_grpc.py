@@ -125,7 +125,7 @@ class PipelineServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadAudio(self, request, context):
-        """DownloadAudio sends one object: audio, or what a run rendered.
+        """DownloadAudio sends one object: audio, its descriptors, or what a run rendered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,7 @@ class PipelineServiceStub:
     UploadAudio: _grpc.StreamUnaryMultiCallable[_gateway_service_pb2.UploadAudioRequest, _gateway_service_pb2.UploadAudioResponse]
     """UploadAudio stores one file in a database. The first message names it, the others carry it."""
     DownloadAudio: _grpc.UnaryStreamMultiCallable[_gateway_service_pb2.DownloadAudioRequest, _gateway_service_pb2.DownloadAudioResponse]
-    """DownloadAudio sends one object: audio, or what a run rendered."""
+    """DownloadAudio sends one object: audio, its descriptors, or what a run rendered."""
     ListAudio: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListAudioRequest, _gateway_service_pb2.ListAudioResponse]
     """ListAudio lists the files of a database, by name."""
 
@@ -72,7 +72,7 @@ class PipelineServiceAsyncStub(PipelineServiceStub):
     UploadAudio: _aio.StreamUnaryMultiCallable[_gateway_service_pb2.UploadAudioRequest, _gateway_service_pb2.UploadAudioResponse]  # type: ignore[assignment]
     """UploadAudio stores one file in a database. The first message names it, the others carry it."""
     DownloadAudio: _aio.UnaryStreamMultiCallable[_gateway_service_pb2.DownloadAudioRequest, _gateway_service_pb2.DownloadAudioResponse]  # type: ignore[assignment]
-    """DownloadAudio sends one object: audio, or what a run rendered."""
+    """DownloadAudio sends one object: audio, its descriptors, or what a run rendered."""
     ListAudio: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListAudioRequest, _gateway_service_pb2.ListAudioResponse]  # type: ignore[assignment]
     """ListAudio lists the files of a database, by name."""
 
@@ -135,7 +135,7 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.DownloadAudioRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gateway_service_pb2.DownloadAudioResponse], _abc.AsyncIterator[_gateway_service_pb2.DownloadAudioResponse]]:
-        """DownloadAudio sends one object: audio, or what a run rendered."""
+        """DownloadAudio sends one object: audio, its descriptors, or what a run rendered."""
 
     @_abc_1.abstractmethod
     def ListAudio(

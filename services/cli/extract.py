@@ -1,0 +1,39 @@
+"""`demiurge extract`: sounds described as MFCC sequences."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def extract(
+    folder: Annotated[Path, typer.Argument(help="Folder of sounds.")],
+    out: Annotated[Path, typer.Option(help="Folder for the descriptor files.")] = Path(
+        "descriptors"
+    ),
+    sample_rate: Annotated[
+        int, typer.Option("--sample-rate", "--sr", min=1000, help="Rate to describe at, in Hz.")
+    ] = 44100,
+    hop_length: Annotated[int, typer.Option(min=1, help="Samples from frame to frame.")] = 1024,
+) -> None:
+    """Describe every sound of a folder: 39 features a frame, one JSON file a sound.
+
+    A sound that cannot be read is named, and the rest goes on.
+    """
+    from demiurge.descriptor.v1.descriptor_service_pb2 import ExtractionSettings
+
+    from services.cli.connection import connect
+    from services.cli.description import describe
+    from services.cli.progress import Progress
+    from services.cli.transfer import download
+
+    settings = ExtractionSettings(sample_rate_hertz=sample_rate, hop_length_samples=hop_length)
+    with Progress() as progress, connect() as client:
+        for described in describe(client, folder, settings, progress):
+            if described.answer.deltas_are_zero:
+                progress.say(f"{described.name} is too short for deltas: they are zero")
+            download(client, described.answer.object.key, out / f"{described.name}.json")
+    typer.echo(str(out))

@@ -1,0 +1,53 @@
+"""`demiurge predict`: how a sound's timbre goes on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def predict(
+    descriptors: Annotated[
+        Path, typer.Argument(help="Descriptor file, as `demiurge extract` writes it.")
+    ],
+    predictor: Annotated[str, typer.Option(help="Id of the predictor (see `demiurge models`).")],
+    out: Annotated[Path, typer.Option(help="Descriptor file to write.")] = Path("predicted.json"),
+    steps: Annotated[int, typer.Option(min=1, help="Frames to predict.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Where chance comes from.")] = 0,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=10, help="How freely a stochastic predictor goes on.")
+    ] = 0.0,
+) -> None:
+    """Continue the descriptors of each sound in a file from where they end."""
+    from demiurge.predictor.v1 import predictor_service_pb2 as pb
+
+    from services.audio.track import DescriptorTrack
+    from services.audio.track_json import write_tracks
+    from services.cli.connection import connect
+    from services.cli.files import read_descriptors, write_whole
+    from services.cli.progress import Progress
+    from services.runtime.messages import track_from_message, track_to_message
+
+    tracks = read_descriptors(descriptors)
+    continued = []
+    with Progress() as progress, connect() as client:
+        request = pb.GetPredictorRequest(predictor_id=predictor)
+        known = client.predictor.GetPredictor(request).predictor
+        for track in tracks:
+            answer = client.predictor.PredictDescriptors(
+                pb.PredictDescriptorsRequest(
+                    predictor_id=predictor,
+                    window=track_to_message(track.last(known.window_frames)),
+                    steps=steps,
+                    seed=seed,
+                    temperature=temperature,
+                )
+            )
+            parts = [track_from_message(part) for part in answer.tracks]
+            continued.append(DescriptorTrack.joined(parts))
+            progress.update("predicting", len(continued), len(tracks))
+    write_whole(out, write_tracks(continued))
+    typer.echo(str(out))

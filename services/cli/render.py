@@ -1,0 +1,56 @@
+"""`demiurge render`: matched moments joined into a sound."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.options import Encoding, Placement, duration_message
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def render(
+    matches: Annotated[Path, typer.Argument(help="Match table, from `demiurge match`.")],
+    out: Annotated[Path, typer.Option(help="Folder that the piece is put into.")] = Path("piece"),
+    crossfade: Annotated[
+        float, typer.Option(min=0, help="Milliseconds of the fade between moments.")
+    ] = 22.0,
+    placement: Annotated[
+        Placement, typer.Option(help="Which samples stand for a moment: from it on, or around it.")
+    ] = Placement.PUBLISHED,
+    encoding: Annotated[Encoding, typer.Option(help="Kind of file.")] = Encoding.WAV_PCM16,
+) -> None:
+    """Join matched moments into a piece, with its edit list and a picture of it."""
+    import hashlib
+
+    from demiurge.audio.v1.audio_pb2 import MatchTable
+    from demiurge.playback.v1 import playback_service_pb2 as pb
+    from google.protobuf.json_format import Parse, ParseError
+
+    from services.cli.connection import connect
+    from services.cli.files import read_file
+    from services.cli.transfer import download
+    from services.errors import InvalidInputError
+
+    content = read_file(matches)
+    try:
+        table = Parse(content, MatchTable())
+    except (ParseError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{matches}: {error}", culprit=str(matches)) from error
+    request = pb.RenderAudioRequest(
+        matches=table,
+        settings=pb.RenderSettings(
+            crossfade=duration_message(crossfade / 1000),
+            placement=placement.message,
+            encoding=encoding.message,
+        ),
+    )
+    digest = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
+    request.output_prefix = f"renders/render-{digest[:16]}"
+    with connect() as client:
+        rendered = client.playback.RenderAudio(request)
+        for reference in (rendered.audio, rendered.edit_list, rendered.spectrogram):
+            download(client, reference.key, out / reference.key.rpartition("/")[2])
+    typer.echo(f"{out}: {rendered.sample_count / rendered.sample_rate_hertz:.2f} s")
