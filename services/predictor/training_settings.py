@@ -11,6 +11,7 @@ ARCHITECTURE_NAMES = (
     "TransformerEncoderOnlyModel",
     "TransformerModel",
 )
+ValidationFigure = Literal["mse", "free_run"]
 Schedule = Literal["constant", "cosine", "published"]
 _AT_LEAST_ONE = (
     "window_size",
@@ -68,6 +69,8 @@ class PredictorTraining:
     count neither in the loss nor in the statistics; 0 means that all frames count."""
     validation_share: float = 0.1
     """Share of the windows that is held out, in whole files where there are several."""
+    validation_figure: ValidationFigure = "mse"
+    """What the best step is chosen by: the error, or how lifelike it goes on by itself."""
 
     def __post_init__(self) -> None:
         if self.selected_model not in ARCHITECTURE_NAMES:

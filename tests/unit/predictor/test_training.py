@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from services.audio.track import DescriptorTrack
-from services.errors import InvalidInputError
+from services.errors import InvalidInputError, NotFoundError
 from services.predictor.loading import ARCHITECTURES, load_predictor
-from services.predictor.presets import PRESETS
+from services.predictor.presets import PRESETS, preset
 from services.predictor.training import PredictorTrainer
 from services.predictor.training_settings import ARCHITECTURE_NAMES, PredictorTraining
 
@@ -225,3 +225,13 @@ def test_the_notebook_preset_holds_the_published_defaults() -> None:
     notebook = PRESETS["published-notebook"]
     assert (notebook.window_size, notebook.forecast_size, notebook.batch_size) == (500, 500, 64)
     assert (notebook.hidden_size, notebook.epochs) == (200, 3000)
+
+
+def test_an_unknown_preset_is_named_with_those_there_are() -> None:
+    with pytest.raises(NotFoundError, match="'demo'; there are published-script"):
+        preset("demo")
+
+
+def test_every_figure_that_a_preset_chooses_by_is_measured() -> None:
+    measured = trainer().validate()
+    assert all(settings.validation_figure in measured for settings in PRESETS.values())
