@@ -1,11 +1,129 @@
 """`demiurge doctor`: what is missing on this machine, and how to mend it."""
 
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
 import typer
 
 app = typer.Typer(add_completion=False)
 
+GIBIBYTE = 1024**3
+LEAST_FREE_BYTES = 2 * GIBIBYTE
+NEEDS = {
+    "synth": ("torch", "librosa", "soundfile", "soxr", "safetensors"),
+    "descriptor": ("librosa", "scipy", "soundfile", "soxr"),
+    "predictor": ("torch", "safetensors"),
+    "query": ("qdrant_edge", "qdrant_client"),
+    "playback": ("soundfile", "soxr", "matplotlib"),
+    "gateway": (),
+    "train": ("wandb", "yaml"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `mend` says what to do if it is not as it should be."""
+
+    subject: str
+    found: str
+    mend: str = ""
+
 
 @app.command()
-def doctor(deep_check: bool = typer.Option(False, help="x")) -> None:
-    """Say what is missing here, and how to mend it."""
-    typer.echo(f"ok {deep_check}")
+def doctor() -> None:
+    """Say what is missing here, and how to mend it; the exit code is 1 if anything is."""
+    findings = [finding for look in LOOKS for finding in look()]
+    for finding in findings:
+        mark = "missing" if finding.mend else "ok"
+        typer.echo(f"{mark:<8}{finding.subject:<20}{finding.found}")
+        if finding.mend:
+            typer.echo(f"{'':<8}{'':<20}-> {finding.mend}")
+    if any(finding.mend for finding in findings):
+        raise typer.Exit(1)
+
+
+def _python() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    mend = "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer"
+    yield Finding("python", version, mend)
+
+
+def _packages() -> Iterator[Finding]:
+    for extra, modules in NEEDS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        yield Finding(
+            extra,
+            f"not installed: {', '.join(missing)}" if missing else "installed",
+            f"pip install -c constraints.txt 'demiurge[{extra}]'" if missing else "",
+        )
+
+
+def _device() -> Iterator[Finding]:
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    yield Finding("device", name or "CPU: everything works, training takes longer")
+
+
+def _settings() -> Iterator[Finding]:
+    from services.errors import ConfigurationError
+    from services.runtime.settings import RuntimeSettings, load
+
+    try:
+        runtime = load(RuntimeSettings)
+    except ConfigurationError as error:
+        yield Finding("settings", error.message, f"mend or unset {error.culprit}")
+        return
+    yield Finding("settings", "readable")
+    yield _folder("store", Path(runtime.store).expanduser())
+    from services.query.settings import QuerySettings
+
+    query = load(QuerySettings)
+    yield _folder("index", query.folder)
+    from services.cli.connection import running_address
+
+    address = running_address(query.folder)
+    yield Finding("demiurge up", f"running at {address}" if address else "not running, not needed")
+
+
+def _folder(subject: str, folder: Path) -> Finding:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        free = shutil.disk_usage(existing).free
+        probe = existing / ".demiurge-doctor"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        return Finding(subject, f"{folder}: {error.strerror}", "choose a folder you may write to")
+    found = f"{folder}, {free / GIBIBYTE:.0f} GiB free"
+    return Finding(subject, found, "make room" if free < LEAST_FREE_BYTES else "")
+
+
+def _stored_models() -> Iterator[Finding]:
+    from services.errors import DemiurgeError
+    from services.runtime.model_store import FAMILIES, ModelStore
+    from services.runtime.object_store.opening import open_store
+    from services.runtime.settings import RuntimeSettings, load
+
+    try:
+        models = ModelStore(open_store(load(RuntimeSettings).store))
+        counts = [f"{sum(1 for _ in models.list(family))} {family}" for family in FAMILIES]
+    except DemiurgeError as error:
+        yield Finding("models", error.message, "see the lines above")
+        return
+    yield Finding("models", ", ".join(counts))
+
+
+LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _python,
+    _packages,
+    _device,
+    _settings,
+    _stored_models,
+)

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import torch
 import yaml
+from numpy.typing import NDArray
 
 from services.errors import InvalidInputError, NotFoundError, UntrustedCheckpointError
 
@@ -161,3 +162,40 @@ def _globals(pickled: bytes) -> Iterator[str]:
                     strings.append(remembered.get(argument or 0, ""))
     except (ValueError, IndexError, OverflowError, MemoryError):
         return
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """A .npy file; InvalidInputError, naming it, if it is damaged or would need a pickle."""
+    import numpy as np
+
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InvalidInputError(f"{path.name}: {error}", culprit=path.name) from error
+    return array
+
+
+def load_archive(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npz file by name; errors as load_array."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise InvalidInputError(f"{path.name}: {error}", culprit=path.name) from error
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """A JSON object; InvalidInputError, naming the file, if it holds anything else."""
+    import orjson
+
+    try:
+        content = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise InvalidInputError(f"{path.name}: {error}", culprit=path.name) from error
+    if not isinstance(content, dict):
+        raise InvalidInputError(f"{path.name}: is not a JSON object", culprit=path.name)
+    return content

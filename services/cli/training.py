@@ -21,7 +21,7 @@ from services.runtime.object_store.port import ObjectStore
 ALGORITHM = 1
 
 DEFAULT_STEPS = {
-    ("melgan", "demo-cpu"): 700,
+    ("melgan", "demo-cpu"): 1500,
     ("unagan", "demo-cpu"): 400,
 }
 

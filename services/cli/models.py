@@ -1,0 +1,45 @@
+"""`demiurge models`: what there is to sing and to predict with."""
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def models() -> None:
+    """List the models there are, by id."""
+    from demiurge.predictor.v1.predictor_service_pb2 import ListPredictorsRequest
+    from demiurge.synth.v1.synth_service_pb2 import ListModelsRequest, ModelFamily
+    from rich.console import Console
+    from rich.table import Table
+
+    from services.cli.connection import connect
+
+    table = Table("family", "id", "step", "form", "rate", "hop", box=None)
+    with connect() as client:
+        synth = ListModelsRequest()
+        while True:
+            page = client.synth.ListModels(synth)
+            for model in page.models:
+                family = ModelFamily.Name(model.family).removeprefix("MODEL_FAMILY_").lower()
+                rate, hop = model.sample_rate_hertz, model.hop_length_samples
+                table.add_row(
+                    family, model.id, str(model.step), model.variant, f"{rate} Hz", str(hop)
+                )
+            if not page.next_page_token:
+                break
+            synth.page_token = page.next_page_token
+        predictors = ListPredictorsRequest()
+        while True:
+            found = client.predictor.ListPredictors(predictors)
+            for model in found.predictors:
+                rate, hop = model.sample_rate_hertz, model.hop_length_samples
+                form = f"{model.architecture}, window {model.window_frames}"
+                table.add_row("predictor", model.id, str(model.step), form, f"{rate} Hz", str(hop))
+            if not found.next_page_token:
+                break
+            predictors.page_token = found.next_page_token
+    if table.row_count:
+        Console().print(table)
+    else:
+        typer.echo("no models yet: `demiurge train` makes them, `demiurge import` takes them in")

@@ -1,0 +1,97 @@
+"""`demiurge runs`: the pieces made so far, and those being made."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, invoke_without_command=True)
+
+RunId = Annotated[str, typer.Argument(help="Id of the run.")]
+
+
+@app.callback()
+def runs(context: typer.Context) -> None:
+    """List, show, cancel and fetch runs; without a verb, list them, newest first."""
+    if context.invoked_subcommand is not None:
+        return
+    from demiurge.gateway.v1.gateway_service_pb2 import ListRunsRequest
+    from rich.console import Console
+    from rich.table import Table
+
+    from services.cli.connection import connect
+
+    table = Table("run", "state", "created", "continues", "length", box=None)
+    request = ListRunsRequest()
+    with connect() as client:
+        while True:
+            page = client.pipeline.ListRuns(request)
+            for run in page.runs:
+                length = run.spec.prediction.frame_count
+                created = run.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M")
+                table.add_row(
+                    run.id,
+                    _state(run.state),
+                    created,
+                    run.spec.prediction.database,
+                    f"{length} frames",
+                )
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+    if table.row_count:
+        Console().print(table)
+    else:
+        typer.echo("no runs yet: `demiurge run` makes one")
+
+
+@app.command()
+def show(run_id: RunId) -> None:
+    """Show one run as JSON: its request, stages, left-out files and result."""
+    from demiurge.gateway.v1.gateway_service_pb2 import GetRunRequest
+    from google.protobuf.json_format import MessageToJson
+
+    from services.cli.connection import connect
+
+    with connect() as client:
+        run = client.pipeline.GetRun(GetRunRequest(run_id=run_id)).run
+    typer.echo(MessageToJson(run, preserving_proto_field_name=True))
+
+
+@app.command()
+def cancel(run_id: RunId) -> None:
+    """Stop a run; the same request resumes it."""
+    from demiurge.gateway.v1.gateway_service_pb2 import CancelRunRequest
+
+    from services.cli.connection import connect
+
+    with connect() as client:
+        run = client.pipeline.CancelRun(CancelRunRequest(run_id=run_id)).run
+    typer.echo(f"{run.id}: {_state(run.state)}")
+
+
+@app.command()
+def fetch(
+    run_id: RunId,
+    out: Annotated[Path, typer.Option(help="Folder that the piece is put into.")] = Path("piece"),
+) -> None:
+    """Bring the piece of a run that succeeded, its edit list and its spectrogram."""
+    from demiurge.gateway.v1.gateway_service_pb2 import GetRunRequest
+
+    from services.cli.connection import connect
+    from services.cli.following import fetch as fetch_piece
+    from services.cli.progress import Progress
+    from services.errors import NotReadyError
+
+    with Progress() as progress, connect() as client:
+        run = client.pipeline.GetRun(GetRunRequest(run_id=run_id)).run
+        if not run.HasField("result"):
+            raise NotReadyError(f"run {run_id} is {_state(run.state)}, and has no piece yet")
+        fetch_piece(client, run, out, progress)
+
+
+def _state(state: int) -> str:
+    from demiurge.gateway.v1.gateway_service_pb2 import State
+
+    name = State.Name(state)  # type: ignore[arg-type]
+    return name.removeprefix("STATE_").lower()
