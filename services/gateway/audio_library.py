@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -24,7 +25,10 @@ class AudioLibrary:
         self._max_upload_bytes = max_upload_bytes
 
     def files(self, database: str) -> list[ObjectRef]:
-        """The files of a database by name; NotFoundError, naming it, if there are none."""
+        """The files of a database by name; NotFoundError, naming it, if there are none.
+
+        Hashes what it has not seen before.
+        """
         files = [ref_to_message(found) for found in self._store.list(self._prefix(database))]
         if not files:
             raise NotFoundError(
@@ -33,16 +37,23 @@ class AudioLibrary:
             )
         return files
 
+    def file(self, database: str, name: str) -> ObjectRef:
+        """One file of a database; NotFoundError, naming both, if there is none."""
+        try:
+            return ref_to_message(self._store.stat(f"{self._prefix(database)}{name}"))
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"audio database {database!r} has no file {name!r}", culprit=name
+            ) from error
+
     def page(self, database: str, after: str, size: int) -> tuple[list[ObjectRef], str]:
         """`size` files after the key `after`, and the key to go on from ("" at the end)."""
-        page: list[ObjectRef] = []
-        for found in self._store.list(self._prefix(database)):
-            if found.key <= after:
-                continue
-            if len(page) == size:
-                return page, page[-1].key
-            page.append(ref_to_message(found))
-        return page, ""
+        prefix = self._prefix(database)
+        rest = (key for key in self._store.keys(prefix) if key > after)
+        # Only what is shown is hashed. One more than that tells whether there is more.
+        page = list(islice(rest, size + 1))
+        files = [ref_to_message(self._store.stat(key)) for key in page[:size]]
+        return files, page[size - 1] if len(page) > size else ""
 
     def upload(self, database: str, file_name: str, sha256: str) -> "Upload":
         """A file on its way in."""

@@ -47,3 +47,5 @@ class Stage:
     name: str
     output: type[Message]
     run: Callable[[RunContext, Advance], Awaitable[Message]]
+    items: Callable[[RunContext], int]
+    """How many items it had, once its output is there."""

@@ -35,5 +35,6 @@ async def fan_out(
             for _ in range(min(concurrency, len(items))):
                 group.create_task(worker())
     except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+        first = failures.exceptions[0]
+        raise first from first.__cause__
     return [answers[index] for index in range(len(items))]

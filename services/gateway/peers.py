@@ -11,6 +11,7 @@ from demiurge.playback.v1.playback_service_pb2_grpc import PlaybackServiceStub
 from demiurge.predictor.v1.predictor_service_pb2_grpc import PredictorServiceStub
 from demiurge.query.v1.query_service_pb2_grpc import QueryServiceStub
 from demiurge.synth.v1.synth_service_pb2_grpc import SynthServiceStub
+from google.protobuf.message import Message
 
 from services.errors import BusyError, TimeExceededError
 from services.runtime.channels import open_channel
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from demiurge.query.v1.query_service_pb2_grpc import QueryServiceAsyncStub
     from demiurge.synth.v1.synth_service_pb2_grpc import SynthServiceAsyncStub
 
-Request = TypeVar("Request")
+Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response")
 
 FIRST_PAUSE_SECONDS = 0.05
@@ -90,16 +91,16 @@ class Peers:
         deadline = loop.time() + self._timeout_seconds
         pause = FIRST_PAUSE_SECONDS
         while True:
-            remaining = deadline - loop.time()
-            if remaining <= 0:
-                raise TimeExceededError(
-                    f"no answer within {self._timeout_seconds:g} s: raise "
-                    "DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS, or look at the service's log"
-                )
             try:
-                return await method(request, timeout=remaining)
+                return await method(request, timeout=deadline - loop.time())
             except grpc.aio.AioRpcError as failure:
                 error = error_from_rpc(failure)
+                if isinstance(error, TimeExceededError):
+                    raise TimeExceededError(
+                        f"{request.DESCRIPTOR.full_name}: no answer within "
+                        f"{self._timeout_seconds:g} s: look at the service's log, or raise "
+                        "DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS"
+                    ) from failure
                 if not isinstance(error, BusyError):
                     raise error from failure
             # Full jitter keeps callers that were refused together from coming back together.

@@ -22,12 +22,12 @@ from services.gateway.stages import extract, generate, index, match, predict, re
 from services.runtime.object_store.port import ObjectStore
 
 STAGES = (
-    Stage("generate", Material, generate.run),
-    Stage("extract", Descriptions, extract.run),
-    Stage("index", IndexedMaterial, index.run),
-    Stage("predict", PredictedTracks, predict.run),
-    Stage("match", MatchTable, match.run),
-    Stage("render", RunResult, render.run),
+    Stage("generate", Material, generate.run, generate.items),
+    Stage("extract", Descriptions, extract.run, extract.items),
+    Stage("index", IndexedMaterial, index.run, index.items),
+    Stage("predict", PredictedTracks, predict.run, predict.items),
+    Stage("match", MatchTable, match.run, match.items),
+    Stage("render", RunResult, render.run, render.items),
 )
 
 
@@ -62,7 +62,7 @@ class Pipeline:
         self._concurrency = concurrency
 
     async def execute(self, record: RunRecord, run: Run, changed: Callable[[], None]) -> None:
-        """Takes `run` to its result, keeping it up to date; `changed()` after each change."""
+        """Takes `run` to its result, keeping its stages up to date; `changed()` at each change."""
         context = RunContext(
             run_id=record.id,
             spec=record.spec,
@@ -75,7 +75,6 @@ class Pipeline:
         for number in range(len(STAGES)):
             await self._execute_stage(number, context, run, changed)
         run.result.CopyFrom(context.output(RunResult))
-        run.state = State.STATE_SUCCEEDED
 
     async def _execute_stage(
         self, number: int, context: RunContext, run: Run, changed: Callable[[], None]
@@ -96,6 +95,7 @@ class Pipeline:
         context.outputs[stage.output] = output
         if isinstance(output, Descriptions | PredictedTracks):
             run.skipped.extend(output.skipped)
+        progress.completed_items = progress.total_items = stage.items(context)
         progress.state = State.STATE_SUCCEEDED
         progress.end_time.CopyFrom(now())
         changed()

@@ -24,9 +24,17 @@ class RunStore:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    def save_request(self, record: RunRecord) -> None:
-        """Writes what was asked; from here on the run exists."""
-        self._write(f"{RUNS}{record.id}/{REQUEST}", record)
+    def begin(self, record: RunRecord) -> RunRecord:
+        """Writes what was asked; from here on the run exists, and has not ended.
+
+        Returns the record of the first time, where the same was asked before.
+        """
+        self._store.delete(f"{RUNS}{record.id}/{END}")
+        try:
+            return self.request(record.id)
+        except (NotFoundError, CorruptObjectError):
+            self._write(f"{RUNS}{record.id}/{REQUEST}", record)
+            return record
 
     def request(self, run_id: str) -> RunRecord:
         """What was asked; NotFoundError, naming the run, if there is none."""
@@ -62,8 +70,8 @@ class RunStore:
 
     def ids(self) -> Iterator[str]:
         """The ids of all runs."""
-        for found in self._store.list(RUNS):
-            run_id, _, name = found.key.removeprefix(RUNS).partition("/")
+        for key in self._store.keys(RUNS):
+            run_id, _, name = key.removeprefix(RUNS).partition("/")
             if name == REQUEST:
                 yield run_id
 
@@ -78,5 +86,8 @@ class RunStore:
     def _read(self, key: str, message: Record) -> Record:
         try:
             return json_format.Parse(self._store.read(key), message)
-        except json_format.ParseError as error:
-            raise CorruptObjectError(f"{key}: {error}", culprit=key) from error
+        except (json_format.ParseError, UnicodeDecodeError) as error:
+            raise CorruptObjectError(
+                f"{key} is damaged: {error}; delete it, and its part of the run is done again",
+                culprit=key,
+            ) from error

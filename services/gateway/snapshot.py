@@ -10,11 +10,12 @@ from demiurge.predictor.v1.predictor_service_pb2 import GetPredictorRequest, Pre
 from demiurge.synth.v1.synth_service_pb2 import GetModelRequest, Model, ModelFamily
 from google.protobuf.message import Message
 
-from services.errors import InvalidInputError, NotFoundError, SettingsMismatchError
+from services.errors import InvalidInputError, SettingsMismatchError
 from services.gateway.audio_library import AudioLibrary
 from services.gateway.peers import Peers
 
-# Raised when the same request over the same inputs should make another piece.
+# Raised when the same request over the same inputs should make another piece, whichever stage or
+# service has changed: the markers of a run are found by its id.
 ALGORITHM = 1
 
 # What zero means in ExtractionSettings.
@@ -37,6 +38,12 @@ def run_id(spec: RunSpec, snapshot: Snapshot) -> str:
     return f"run-{digest(ALGORITHM, spec, snapshot)[:16]}"
 
 
+def shares(frame_count: int, sounds: int) -> list[int]:
+    """`frame_count` shared out evenly, the remainder to the first; nothing for those beyond it."""
+    base, remainder = divmod(frame_count, sounds)
+    return [base + (index < remainder) for index in range(sounds)]
+
+
 async def take_snapshot(spec: RunSpec, library: AudioLibrary, peers: Peers) -> Snapshot:
     """Resolves databases and models to content.
 
@@ -54,22 +61,15 @@ async def take_snapshot(spec: RunSpec, library: AudioLibrary, peers: Peers) -> S
     else:
         snapshot.material.extend(await asyncio.to_thread(library.files, spec.database))
     snapshot.prediction.extend(await _prediction_files(spec, library))
-    snapshot.predictor.CopyFrom(await _predictor(spec, peers))
+    snapshot.predictor.CopyFrom(await _predictor(spec, len(snapshot.prediction), peers))
     return snapshot
 
 
 async def _prediction_files(spec: RunSpec, library: AudioLibrary) -> list[ObjectRef]:
-    files = await asyncio.to_thread(library.files, spec.prediction.database)
-    if not spec.prediction.files:
-        return files
-    by_name = {file.key.rpartition("/")[2]: file for file in files}
-    missing = [name for name in spec.prediction.files if name not in by_name]
-    if missing:
-        raise NotFoundError(
-            f"database {spec.prediction.database!r} has no file {missing[0]!r}",
-            culprit=missing[0],
-        )
-    return [by_name[name] for name in spec.prediction.files]
+    database, names = spec.prediction.database, list(spec.prediction.files)
+    if not names:
+        return await asyncio.to_thread(library.files, database)
+    return await asyncio.to_thread(lambda: [library.file(database, name) for name in names])
 
 
 async def _model(peers: Peers, model_id: str, family: ModelFamily.ValueType) -> Model:
@@ -97,7 +97,7 @@ def _check_pair(unagan: Model, melgan: Model) -> None:
             )
 
 
-async def _predictor(spec: RunSpec, peers: Peers) -> Predictor:
+async def _predictor(spec: RunSpec, sounds: int, peers: Peers) -> Predictor:
     request = GetPredictorRequest(predictor_id=spec.prediction.predictor_id)
     predictor = (await peers.call(peers.predictor.GetPredictor, request)).predictor
     settings = (
@@ -112,4 +112,16 @@ async def _predictor(spec: RunSpec, peers: Peers) -> Predictor:
                 f"the run extracts with {wanted}",
                 culprit=setting,
             )
+    longest = shares(spec.prediction.frame_count, sounds)[0]
+    if longest > predictor.max_steps:
+        raise InvalidInputError(
+            f"frame_count {spec.prediction.frame_count} over {sounds} sounds are {longest} frames "
+            f"each, predictor {predictor.id!r} predicts at most {predictor.max_steps}",
+            culprit="frame_count",
+        )
+    if spec.prediction.temperature > 0 and not predictor.stochastic:
+        raise InvalidInputError(
+            f"predictor {predictor.id!r} is deterministic: temperature must be 0",
+            culprit="temperature",
+        )
     return predictor

@@ -23,6 +23,13 @@ class Described:
     skipped: SkippedItem | None = None
 
 
+def items(context: RunContext) -> int:
+    """Sounds, each once, the skipped ones among them."""
+    found = context.output(Descriptions)
+    described = {each.audio.key for each in (*found.material, *found.prediction)}
+    return len(described) + len(found.skipped)
+
+
 async def run(context: RunContext, advance: Advance) -> Descriptions:
     """Describes every file; one that cannot be read is skipped by name, and the rest goes on.
 
@@ -44,10 +51,14 @@ async def run(context: RunContext, advance: Advance) -> Descriptions:
         description.track.object.CopyFrom(response.object)
         return Described(description, statistics_from_message(response.statistics))
 
+    # A sound may be material and be continued too.
+    audio = {each.key: each for each in (*material, *prediction)}
     described = await fan_out(
-        [*material, *prediction], describe, concurrency=context.concurrency, advance=advance
+        list(audio.values()), describe, concurrency=context.concurrency, advance=advance
     )
-    of_material, of_prediction = described[: len(material)], described[len(material) :]
+    by_key = dict(zip(audio, described, strict=True))
+    of_material = [by_key[each.key] for each in material]
+    of_prediction = [by_key[each.key] for each in prediction]
     descriptions = Descriptions(
         material=usable(of_material, "the material"),
         prediction=usable(of_prediction, "the sounds to continue"),
@@ -61,8 +72,10 @@ def usable(described: list[Described], what: str) -> list[Description]:
     """The descriptions there are; InvalidInputError, with the first reason, if there are none."""
     found = [each.description for each in described if not each.skipped]
     if not found:
-        reason = next(each.skipped.reason for each in described if each.skipped)
-        raise InvalidInputError(f"none of {what} can be described; the first: {reason}")
+        first = next(each.skipped for each in described if each.skipped)
+        raise InvalidInputError(
+            f"none of {what} can be described; the first: {first.reason}", culprit=first.key
+        )
     return found
 
 

@@ -20,6 +20,11 @@ def item_seed(seed: int, *path: str | int) -> int:
     return int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "little")
 
 
+def items(context: RunContext) -> int:
+    """Sounds."""
+    return len(context.output(Material).audio)
+
+
 async def run(context: RunContext, advance: Advance) -> Material:
     """Generates what is asked for, or passes the snapshot on."""
     spec, snapshot = context.spec, context.snapshot

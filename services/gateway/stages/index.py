@@ -17,6 +17,11 @@ from services.gateway.snapshot import digest
 ALGORITHM = 1
 
 
+def items(context: RunContext) -> int:
+    """Sounds that were described."""
+    return len(context.output(Descriptions).material)
+
+
 async def run(context: RunContext, advance: Advance) -> IndexedMaterial:
     """Makes and publishes the collection, or finds it published."""
     peers = context.peers

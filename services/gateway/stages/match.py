@@ -14,6 +14,11 @@ from services.runtime.messages import (
 )
 
 
+def items(context: RunContext) -> int:
+    """Continuations."""
+    return len(context.output(PredictedTracks).tracks)
+
+
 async def run(context: RunContext, advance: Advance) -> MatchTableMessage:
     """Matches every continuation exactly, and joins the tables in order."""
     peers = context.peers

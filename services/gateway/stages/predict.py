@@ -5,14 +5,17 @@ import asyncio
 from demiurge.audio.v1.audio_pb2 import DescriptorTrack as TrackMessage
 from demiurge.gateway.v1.gateway_service_pb2 import SkippedItem
 from demiurge.gateway.v1.run_record_pb2 import Description, Descriptions, PredictedTracks
-from demiurge.predictor.v1.predictor_service_pb2 import PredictDescriptorsRequest
+from demiurge.predictor.v1.predictor_service_pb2 import (
+    PredictDescriptorsRequest,
+    PredictDescriptorsResponse,
+)
 
 from services.audio.track import DescriptorTrack
 from services.audio.track_json import write_tracks
 from services.errors import InvalidInputError, WindowTooLongError
 from services.gateway.context import Advance, RunContext
 from services.gateway.fan_out import fan_out
-from services.gateway.snapshot import digest
+from services.gateway.snapshot import digest, shares
 from services.gateway.stages.generate import item_seed
 from services.runtime.messages import ref_to_message, track_from_message, track_to_message
 
@@ -20,10 +23,9 @@ from services.runtime.messages import ref_to_message, track_from_message, track_
 ALGORITHM = 1
 
 
-def shares(frame_count: int, sounds: int) -> list[int]:
-    """`frame_count` shared out evenly, the remainder to the first; nothing for those beyond it."""
-    base, remainder = divmod(frame_count, sounds)
-    return [base + (index < remainder) for index in range(sounds)]
+def items(context: RunContext) -> int:
+    """Sounds that were continued."""
+    return len(context.output(PredictedTracks).tracks)
 
 
 async def run(context: RunContext, advance: Advance) -> PredictedTracks:
@@ -69,15 +71,29 @@ async def continue_sound(context: RunContext, sound: Description, steps: int) ->
             temperature=context.spec.prediction.temperature,
         ),
     )
-    # A predictor may be anybody's: what it answers is checked before it is believed.
-    parts = [track_from_message(part).ordered(window.feature_names) for part in response.tracks]
+    try:
+        track = checked(response, window, steps)
+    except InvalidInputError as error:
+        raise type(error)(
+            f"what predictor {predictor.id!r} answered cannot be used: {error.message}",
+            culprit=predictor.id,
+        ) from error
+    return await asyncio.to_thread(_store, context, sound, track)
+
+
+def checked(
+    response: PredictDescriptorsResponse, window: DescriptorTrack, steps: int
+) -> DescriptorTrack:
+    """The continuation in an answer: a predictor may be anybody's, so it is not just believed.
+
+    Raises InvalidInputError if it is not `steps` frames of finite values, SettingsMismatchError if
+    features, rate or hop are not those of the window.
+    """
+    parts = [track_from_message(part) for part in response.tracks]
     frames = sum(part.frame_count for part in parts)
     if frames != steps:
-        raise InvalidInputError(
-            f"predictor {predictor.id!r} answered {frames} frames where {steps} were asked for",
-            culprit=predictor.id,
-        )
-    return await asyncio.to_thread(_store, context, sound, parts)
+        raise InvalidInputError(f"{frames} frames, {steps} were asked for")
+    return DescriptorTrack.joined([window, *parts]).last(steps)
 
 
 def _window(context: RunContext, sound: Description) -> DescriptorTrack:
@@ -85,8 +101,7 @@ def _window(context: RunContext, sound: Description) -> DescriptorTrack:
     return track.last(context.snapshot.predictor.window_frames)
 
 
-def _store(context: RunContext, sound: Description, parts: list[DescriptorTrack]) -> TrackMessage:
-    track = DescriptorTrack.joined(parts)
+def _store(context: RunContext, sound: Description, track: DescriptorTrack) -> TrackMessage:
     name = digest(ALGORITHM, sound.audio)[:16]
     stored = context.store.put(
         f"runs/{context.run_id}/predictions/{name}.json",
