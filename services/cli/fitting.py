@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from services.cli.progress import Progress
+from services.cli.progress import Reporter
 from services.cli.tracking import Tracker
 from services.runtime.model_store import ModelStore, ModelVersion
 
@@ -44,7 +44,7 @@ class Fit:
 
 
 def fit(
-    trainer: Trainer, plan: Fit, models: ModelStore, progress: Progress, wandb_folder: Path
+    trainer: Trainer, plan: Fit, models: ModelStore, progress: Reporter, wandb_folder: Path
 ) -> ModelVersion:
     """Trains for `plan.steps`, stores each best step and the last, and returns the best.
 

@@ -32,10 +32,12 @@ def models() -> None:
         predictors = ListPredictorsRequest()
         while True:
             found = client.predictor.ListPredictors(predictors)
-            for model in found.predictors:
-                rate, hop = model.sample_rate_hertz, model.hop_length_samples
-                form = f"{model.architecture}, window {model.window_frames}"
-                table.add_row("predictor", model.id, str(model.step), form, f"{rate} Hz", str(hop))
+            for predictor in found.predictors:
+                rate, hop = predictor.sample_rate_hertz, predictor.hop_length_samples
+                form = f"{predictor.architecture}, window {predictor.window_frames}"
+                table.add_row(
+                    "predictor", predictor.id, str(predictor.step), form, f"{rate} Hz", str(hop)
+                )
             if not found.next_page_token:
                 break
             predictors.page_token = found.next_page_token

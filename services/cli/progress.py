@@ -2,6 +2,7 @@
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from types import TracebackType
 
 from rich.console import Console
@@ -11,7 +12,19 @@ from rich.progress import Progress as Bars
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Progress:
+class Reporter(ABC):
+    """Told how work goes on."""
+
+    @abstractmethod
+    def say(self, text: str) -> None:
+        """A line of its own."""
+
+    @abstractmethod
+    def update(self, name: str, completed: int, total: int, note: str = "") -> None:
+        """`completed` of `total` steps of `name` are done."""
+
+
+class Progress(Reporter):
     """Tells a person how far named pieces of work have come, on standard error."""
 
     def __init__(self) -> None:

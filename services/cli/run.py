@@ -79,9 +79,10 @@ def run(
 
     from services.cli.connection import connect
     from services.cli.corpus import recordings
+    from services.cli.crew import train_all
     from services.cli.following import fetch, follow
     from services.cli.progress import Progress
-    from services.cli.training import Order, Workshop, train
+    from services.cli.training import Order
     from services.cli.transfer import upload
     from services.errors import InvalidInputError
 
@@ -89,18 +90,14 @@ def run(
         raise InvalidInputError("give --recorded FOLDER, or the ids of --unagan and --melgan")
     with Progress() as progress:
         recordings(prediction)  # an empty folder is better known before anything is trained
-        workshop = Workshop.here(progress)
-
-        def trained(family: str, folder: Path) -> str:
-            return train(Order(family, folder, preset, seed), workshop).version_id
-
-        predictor = predictor or trained("predictor", prediction)
+        orders = [] if predictor else [Order("predictor", prediction, preset, seed)]
         if recorded is not None and not direct:
-            melgan = melgan or trained("melgan", recorded)
-            unagan = unagan or trained("unagan", recorded)
+            given = {"melgan": melgan, "unagan": unagan}
+            orders += [Order(name, recorded, preset, seed) for name in given if not given[name]]
+        trained = train_all(orders, progress)
         spec = pb.RunSpec(
             prediction=pb.Prediction(
-                predictor_id=predictor,
+                predictor_id=predictor or trained["predictor"],
                 frame_count=math.ceil(duration * PUBLISHED_FRAMES_PER_SECOND),
                 temperature=temperature,
             ),
@@ -117,8 +114,8 @@ def run(
             if direct and recorded is not None:
                 spec.database = upload(client, recorded, progress).name
             else:
-                spec.generation.unagan_model_id = unagan
-                spec.generation.melgan_model_id = melgan
+                spec.generation.unagan_model_id = unagan or trained["unagan"]
+                spec.generation.melgan_model_id = melgan or trained["melgan"]
                 spec.generation.file_count = files
                 spec.generation.duration.CopyFrom(duration_message(file_duration))
             fetch(client, follow(client, spec, progress), out, progress)

@@ -12,7 +12,7 @@ import orjson
 
 from services.cli.corpus import fingerprint, readable, recordings
 from services.cli.fitting import Fit, Trainer, fit
-from services.cli.progress import Progress
+from services.cli.progress import Reporter
 from services.errors import InvalidInputError
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.port import ObjectStore
@@ -21,8 +21,8 @@ from services.runtime.object_store.port import ObjectStore
 ALGORITHM = 1
 
 DEFAULT_STEPS = {
-    ("melgan", "demo-cpu"): 1500,
-    ("unagan", "demo-cpu"): 400,
+    ("melgan", "demo-cpu"): 1200,
+    ("unagan", "demo-cpu"): 330,
 }
 
 
@@ -46,11 +46,11 @@ class Workshop:
     """Where models are kept, and who is told."""
 
     store: ObjectStore
-    progress: Progress
+    progress: Reporter
     wandb_folder: Path
 
     @classmethod
-    def here(cls, progress: Progress) -> "Workshop":
+    def here(cls, progress: Reporter) -> "Workshop":
         """The store that the settings name; W&B's own files lie beside it."""
         from services.runtime.object_store.opening import open_store
         from services.runtime.settings import RuntimeSettings, load

@@ -1,0 +1,80 @@
+"""Several models trained at once, a process each, so that a laptop's processors share the work."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+
+from services.cli.progress import Reporter
+from services.cli.training import Order, Workshop, train
+from services.errors import DemiurgeError
+
+
+class Relay(Reporter):
+    """What a child has to say, sent to its parent."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def say(self, text: str) -> None:
+        """See Reporter."""
+        self._connection.send(("say", (text,)))
+
+    def update(self, name: str, completed: int, total: int, note: str = "") -> None:
+        """See Reporter."""
+        self._connection.send(("update", (name, completed, total, note)))
+
+
+def train_all(orders: Sequence[Order], reporter: Reporter) -> dict[str, str]:
+    """Version id of each order's model, by family.
+
+    The first error, as `train` raises it, ends the other trainings and is raised.
+    """
+    # A forked child would inherit threads and locks of gRPC and torch.
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // max(1, len(orders)))
+    working, processes, trained = {}, [], {}
+    try:
+        for order in orders:
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_train, args=(order, threads, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            working[ours] = order.family
+            processes.append(process)
+        while working:
+            for connection in wait(list(working)):
+                assert isinstance(connection, Connection)  # noqa: S101 - wait's type is wider
+                family = working[connection]
+                try:
+                    kind, content = connection.recv()
+                except EOFError:
+                    raise DemiurgeError(f"the training of the {family} was killed") from None
+                if kind == "trained":
+                    trained[family] = content
+                    del working[connection]
+                elif kind == "failed":
+                    raise content
+                else:
+                    getattr(reporter, kind)(*content)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    return trained
+
+
+def _train(order: Order, threads: int, connection: Connection) -> None:
+    import torch
+
+    # Ctrl-C reaches children too: they stop at once, and their parent says so once.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Threads that outnumber processors wait for each other more than they work.
+    torch.set_num_threads(threads)
+    try:
+        version = train(order, Workshop.here(Relay(connection)))
+    except DemiurgeError as error:
+        connection.send(("failed", error))
+    else:
+        connection.send(("trained", version.version_id))
