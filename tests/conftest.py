@@ -3,6 +3,8 @@
 Heavy packages are imported by the fixtures that need them, so that the other suites start at once.
 """
 
+# ruff: noqa: PLC0415
+
 import hashlib
 import io
 import shutil
@@ -54,9 +56,7 @@ class Stack:
         """CreateRun."""
         from demiurge.gateway.v1.gateway_service_pb2 import CreateRunRequest
 
-        return self.call(
-            self.client.pipeline.CreateRun, CreateRunRequest(spec=spec), **options
-        ).run
+        return self.call(self.client.pipeline.CreateRun, CreateRunRequest(spec=spec), **options).run
 
     def get(self, run_id: str) -> "Run":
         """GetRun."""

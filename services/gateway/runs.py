@@ -33,8 +33,12 @@ class ActiveRun:
     watchers: set[asyncio.Event] = field(default_factory=set)
 
     def changed(self) -> None:
-        """Wakes everyone who watches."""
+        """Dates the change, and tells everyone who watches."""
         self.run.update_time.CopyFrom(now())
+        self.tell()
+
+    def tell(self) -> None:
+        """Wakes everyone who watches."""
         for watcher in self.watchers:
             watcher.set()
 
@@ -145,6 +149,7 @@ class Runs:
         await asyncio.wait([active.work])
         ended = Run()
         ended.CopyFrom(active.run)
+        ended.update_time.CopyFrom(now())
         conclude(ended, active.work, cancelled=not self._closing)
         try:
             # A run that the gateway leaves lying has not ended.
@@ -155,7 +160,7 @@ class Runs:
             fail(ended, failure_of(error))
         active.run = ended
         del self._active[ended.id]
-        active.changed()
+        active.tell()
 
     def _all_stored(self, but: set[str]) -> list[Run]:
         runs = []
