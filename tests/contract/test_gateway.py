@@ -168,6 +168,19 @@ def test_whoever_watches_a_run_sees_it_cancelled_and_the_stream_ends(
     assert [end.state for end in ends] == [State.STATE_CANCELLED] * 2
 
 
+def test_a_run_that_is_cancelled_while_its_end_is_recorded_has_succeeded(shared: Stack) -> None:
+    for seed in range(20, 24):
+        run = shared.create(spec(database="material", seed=seed))
+        for message in shared.watch(run.id):
+            if message.stages[-1].state == State.STATE_SUCCEEDED:
+                break
+        cancelled = shared.cancel(run.id)
+
+        assert cancelled.state == State.STATE_SUCCEEDED
+        assert shared.get(run.id) == cancelled
+        assert shared.ended(run) == cancelled
+
+
 def test_cancelling_a_run_that_has_ended_changes_nothing(shared: Stack) -> None:
     run = shared.made(spec(seed=5))
 

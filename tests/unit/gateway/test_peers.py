@@ -1,0 +1,103 @@
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import pytest
+from demiurge.playback.v1 import playback_service_pb2 as pb
+from demiurge.playback.v1 import playback_service_pb2_grpc as pb_grpc
+
+from services.errors import BusyError, InvalidInputError, TimeExceededError, UnavailableError
+from services.gateway.peers import Peers
+from services.runtime.server import Registration, Server
+from services.runtime.settings import RuntimeSettings
+
+SETTINGS = RuntimeSettings(bind_address="127.0.0.1", port=0, drain_seconds=0)
+REQUEST = pb.RenderAudioRequest(output_prefix="renders/run-1")
+REQUEST.matches.sample_rate_hertz = REQUEST.matches.hop_length_samples = 1
+REQUEST.matches.neighbors = 1
+
+
+class Playback(pb_grpc.PlaybackServiceServicer):
+    """Raises what it is told to, then answers."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        self.calls = 0
+
+    async def RenderAudio(self, *_: object) -> pb.RenderAudioResponse:  # noqa: N802
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return pb.RenderAudioResponse(sample_count=7)
+
+
+@pytest.fixture
+def playback() -> Playback:
+    return Playback()
+
+
+@pytest.fixture
+async def peers(playback: Playback) -> AsyncIterator[Callable[[float], Peers]]:
+    """Makes peers of that patience, in seconds."""
+    registration = Registration(
+        "demiurge.playback.v1.PlaybackService",
+        lambda server: pb_grpc.add_PlaybackServiceServicer_to_server(playback, server),
+    )
+    server = Server([registration], SETTINGS)
+    await server.start()
+    made: list[Peers] = []
+
+    def make(seconds: float) -> Peers:
+        made.append(Peers(lambda _: f"127.0.0.1:{server.port}", SETTINGS, seconds))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+    await server.stop()
+
+
+async def test_a_busy_service_is_asked_again_until_it_answers(
+    playback: Playback, peers: Callable[[float], Peers]
+) -> None:
+    playback.errors = [BusyError("later")] * 3
+    calling = peers(30)
+
+    response = await calling.call(calling.playback.RenderAudio, REQUEST)
+
+    assert response.sample_count == 7
+    assert playback.calls == 4
+
+
+async def test_a_service_that_stays_busy_is_given_up_by_its_name(
+    playback: Playback, peers: Callable[[float], Peers]
+) -> None:
+    playback.errors = [BusyError("later")] * 1000
+    calling = peers(0.2)
+
+    with pytest.raises(TimeExceededError, match="playback") as caught:
+        await calling.call(calling.playback.RenderAudio, REQUEST)
+
+    assert "DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS" in caught.value.message
+
+
+async def test_an_error_arrives_as_it_was_raised_and_is_not_tried_again(
+    playback: Playback, peers: Callable[[float], Peers]
+) -> None:
+    playback.errors = [InvalidInputError("wren.wav is no sound", culprit="wren.wav")]
+    calling = peers(30)
+
+    with pytest.raises(InvalidInputError, match=r"wren\.wav is no sound") as caught:
+        await calling.call(calling.playback.RenderAudio, REQUEST)
+
+    assert caught.value.culprit == "wren.wav"
+    assert isinstance(caught.value.__cause__, grpc.RpcError)
+    assert playback.calls == 1
+
+
+async def test_a_service_that_is_not_there_is_named_by_its_address() -> None:
+    calling = Peers(lambda _: "127.0.0.1:1", SETTINGS, 30)
+
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
+        await calling.call(calling.playback.RenderAudio, REQUEST)
+
+    await calling.close()
