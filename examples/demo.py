@@ -27,10 +27,7 @@ COEFFICIENTS = 13
 
 def make(folder: Path) -> None:
     """Runs the pipeline as a composer would."""
-    environment = os.environ | {
-        "DEMIURGE_STORE": str(folder / "store"),
-        "DEMIURGE_QUERY_FOLDER": str(folder / "query"),
-    }
+    environment = os.environ | {"DEMIURGE_HOME": str(folder)}
     command = [
         Path(sys.executable).with_name("demiurge"),
         *("run", "--recorded", CORPUS / "recorded", "--prediction", CORPUS / "prediction"),

@@ -1,13 +1,18 @@
 """Connections: to the addresses that are set, to `demiurge up`, or to services of one's own."""
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
+import typer
+
+from services.cli.notice import found, posted
+from services.errors import UnavailableError
+from services.runtime.settings import RuntimeSettings
 
 if TYPE_CHECKING:
     import grpc
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
     from demiurge.query.v1.query_service_pb2_grpc import QueryServiceStub
     from demiurge.synth.v1.synth_service_pb2_grpc import SynthServiceStub
 
-UP = "up.json"
+SECONDS_BETWEEN_TRIES = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Client:
     pipeline: "PipelineServiceStub"
 
 
-def client_of(channels: "dict[str, grpc.Channel]") -> Client:
+def client_of(channels: "Mapping[str, grpc.Channel]") -> Client:
     """Stubs over one channel a noun."""
     from demiurge.descriptor.v1.descriptor_service_pb2_grpc import DescriptorServiceStub
     from demiurge.gateway.v1.gateway_service_pb2_grpc import PipelineServiceStub
@@ -53,36 +58,43 @@ def client_of(channels: "dict[str, grpc.Channel]") -> Client:
 
 
 @contextmanager
-def connect() -> Iterator[Client]:
+def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
     """A client of the running services, or of services started for the length of this command.
 
-    Failed calls inside raise the errors of services.errors.
+    Only those of `nouns` are started, all if none are named. Unless `lasting`, services that
+    another command holds for its own length will do, too. Failed calls inside raise the errors of
+    services.errors.
     """
-    from services.cli.composition import Ground, build
+    # gRPC tells of every connection that a stopping server closes.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from services.query.settings import QuerySettings
     from services.runtime.channels import open_blocking_channel
-    from services.runtime.embedding import embedded, embedded_settings
-    from services.runtime.logs import configure_logging
-    from services.runtime.object_store.opening import open_store
-    from services.runtime.settings import NOUNS, RuntimeSettings, load
+    from services.runtime.settings import NOUNS, load
     from services.runtime.status import remote_errors
 
     runtime = load(RuntimeSettings)
+    folder = load(QuerySettings).folder
     with ExitStack() as stack:
         stack.enter_context(remote_errors())
-        own = running_address(load(QuerySettings).folder)
-        missing = [noun for noun in NOUNS if not runtime.address_of(noun)]
-        if missing and not own:
-            runtime = embedded_settings(runtime)
-            configure_logging(
-                runtime.model_copy(update={"log_level": "warning", "log_format": "console"})
-            )
-            ground = Ground(runtime, open_store(runtime.store))
-            server = stack.enter_context(
-                embedded(lambda: [build(noun, ground) for noun in missing], runtime)
-            )
-            own = ground.own_address = f"127.0.0.1:{server.port}"
-        addresses = {noun: runtime.address_of(noun) or own for noun in NOUNS}
+        missing = [noun for noun in nouns or NOUNS if not runtime.address_of(noun)]
+        own, waiting = "", False
+        while missing and not own:
+            notice = found(folder, runtime)
+            if notice and (notice.lasting or not lasting):
+                own = notice.address
+                break
+            try:
+                own = stack.enter_context(_own_services(missing, runtime, folder))
+            except UnavailableError as error:
+                if not _is_taken(error):
+                    raise
+                if not waiting:
+                    typer.echo(f"waiting: another command has the index in {folder} open", err=True)
+                waiting = True
+                time.sleep(SECONDS_BETWEEN_TRIES)
+        # Stubs that nobody asked for need an address, too.
+        spare = own or runtime.address_of((nouns or NOUNS)[0])
+        addresses = {noun: runtime.address_of(noun) or spare for noun in NOUNS}
         channels = {
             address: stack.enter_context(open_blocking_channel(address, runtime))
             for address in set(addresses.values())
@@ -90,11 +102,29 @@ def connect() -> Iterator[Client]:
         yield client_of({noun: channels[addresses[noun]] for noun in NOUNS})
 
 
-def running_address(query_folder: Path) -> str:
-    """Address of the `demiurge up` that holds this index, or "" if there is none alive."""
-    try:
-        notice = orjson.loads((query_folder / UP).read_bytes())
-        os.kill(notice["pid"], 0)
-    except (OSError, ValueError, KeyError):
-        return ""
-    return str(notice["address"])
+@contextmanager
+def _own_services(nouns: list[str], runtime: RuntimeSettings, folder: Path) -> Iterator[str]:
+    """Serves these nouns inside this process; the address."""
+    from services.cli.composition import Ground, build
+    from services.runtime.embedding import embedded, embedded_settings
+    from services.runtime.logs import configure_logging
+    from services.runtime.object_store.opening import open_store
+    from services.runtime.settings import NOUNS
+
+    settings = embedded_settings(runtime)
+    configure_logging(settings.model_copy(update={"log_level": "warning", "log_format": "console"}))
+    ground = Ground(settings, open_store(settings.store))
+    # The index first: whether it is free is known at once, and the others take seconds to load.
+    order = sorted(nouns, key=lambda noun: noun != "query")
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            embedded(lambda: [build(noun, ground) for noun in order], settings)
+        )
+        ground.own_address = f"127.0.0.1:{server.port}"
+        if set(nouns) == set(NOUNS):
+            stack.enter_context(posted(folder, ground.own_address, runtime, lasting=False))
+        yield ground.own_address
+
+
+def _is_taken(error: UnavailableError) -> bool:
+    return getattr(error.__cause__, "sqlite_errorname", "") == "SQLITE_BUSY"

@@ -3,12 +3,17 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from types import FrameType
 
 from services.cli.progress import Reporter
 from services.cli.training import Order, Workshop, train
 from services.errors import DemiurgeError
+
+SECONDS_TO_STOP = 10.0
 
 
 class Relay(Reporter):
@@ -39,7 +44,8 @@ def train_all(orders: Sequence[Order], reporter: Reporter) -> dict[str, str]:
         for order in orders:
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=_train, args=(order, threads, theirs), daemon=True)
-            process.start()
+            with _ctrl_c_ignored():
+                process.start()
             theirs.close()
             working[ours] = order.family
             processes.append(process)
@@ -61,15 +67,28 @@ def train_all(orders: Sequence[Order], reporter: Reporter) -> dict[str, str]:
     finally:
         for process in processes:
             process.terminate()
+        for process in processes:
+            process.join(SECONDS_TO_STOP)
+            process.kill()
             process.join()
     return trained
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C from their first moment: their parent ends them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _train(order: Order, threads: int, connection: Connection) -> None:
     import torch
 
-    # Ctrl-C reaches children too: they stop at once, and their parent says so once.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # As an exception, so that what is half-written is removed.
+    signal.signal(signal.SIGTERM, _exit)
     # Threads that outnumber processors wait for each other more than they work.
     torch.set_num_threads(threads)
     try:
@@ -78,3 +97,7 @@ def _train(order: Order, threads: int, connection: Connection) -> None:
         connection.send(("failed", error))
     else:
         connection.send(("trained", version.version_id))
+
+
+def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal calls
+    sys.exit(128 + number)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 GIBIBYTE = 1024**3
 LEAST_FREE_BYTES = 2 * GIBIBYTE
@@ -35,7 +35,10 @@ class Finding:
 
 @app.command()
 def doctor() -> None:
-    """Say what is missing here, and how to mend it; the exit code is 1 if anything is."""
+    """Say what is missing here, and how to mend it.
+
+    The exit code is 1 if anything is.
+    """
     findings = [finding for look in LOOKS for finding in look()]
     for finding in findings:
         mark = "missing" if finding.mend else "ok"
@@ -72,7 +75,7 @@ def _device() -> Iterator[Finding]:
 
 
 def _settings() -> Iterator[Finding]:
-    from services.errors import ConfigurationError
+    from services.errors import ConfigurationError, ConflictError
     from services.runtime.settings import RuntimeSettings, load
 
     try:
@@ -84,12 +87,21 @@ def _settings() -> Iterator[Finding]:
     yield _folder("store", Path(runtime.store).expanduser())
     from services.query.settings import QuerySettings
 
-    query = load(QuerySettings)
+    try:
+        query = load(QuerySettings)
+    except ConfigurationError as error:
+        yield Finding("settings", error.message, f"mend or unset {error.culprit}")
+        return
     yield _folder("index", query.folder)
-    from services.cli.connection import running_address
+    from services.cli.notice import found
 
-    address = running_address(query.folder)
-    yield Finding("demiurge up", f"running at {address}" if address else "not running, not needed")
+    try:
+        running = found(query.folder, runtime)
+    except ConflictError as error:
+        yield Finding("demiurge up", error.message, "mend DEMIURGE_HOME or DEMIURGE_STORE")
+        return
+    state = f"running at {running.address}" if running else "not running, not needed"
+    yield Finding("demiurge up", state)
 
 
 def _folder(subject: str, folder: Path) -> Finding:

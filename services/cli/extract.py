@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -19,9 +19,9 @@ def extract(
     ] = 44100,
     hop_length: Annotated[int, typer.Option(min=1, help="Samples from frame to frame.")] = 1024,
 ) -> None:
-    """Describe every sound of a folder: 39 features a frame, one JSON file a sound.
+    """Describe every sound of a folder, a JSON file each.
 
-    A sound that cannot be read is named, and the rest goes on.
+    A frame has 39 features: 13 MFCCs, how they change, and how that changes. A sound that cannot be read is named, and the rest goes on.
     """
     from demiurge.descriptor.v1.descriptor_service_pb2 import ExtractionSettings
 
@@ -31,7 +31,7 @@ def extract(
     from services.cli.transfer import download
 
     settings = ExtractionSettings(sample_rate_hertz=sample_rate, hop_length_samples=hop_length)
-    with Progress() as progress, connect() as client:
+    with Progress() as progress, connect("descriptor", "gateway") as client:
         for described in describe(client, folder, settings, progress):
             if described.answer.deltas_are_zero:
                 progress.say(f"{described.name} is too short for deltas: they are zero")

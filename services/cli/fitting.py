@@ -55,7 +55,11 @@ def fit(
     began = time.monotonic()
     name = f"training {plan.family}"
     with Tracker(
-        plan.model_id, f"{plan.family} {plan.corpus}", trainer.config(), wandb_folder
+        plan.model_id,
+        f"{plan.family} {plan.corpus}",
+        trainer.config(),
+        wandb_folder,
+        progress.say,
     ) as tracker:
         progress.update(name, 0, plan.steps)
         note = ""

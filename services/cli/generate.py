@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -20,7 +20,10 @@ def generate(
         str, typer.Option(help="Audio database to keep them in; named by models if not given.")
     ] = "",
 ) -> None:
-    """Sing new sounds with trained models; the same seed sings the same sound."""
+    """Sing new sounds with trained models.
+
+    The same seed sings the same sound.
+    """
     from demiurge.synth.v1.synth_service_pb2 import GenerateAudioRequest
 
     from services.cli.connection import connect
@@ -29,7 +32,7 @@ def generate(
     from services.cli.transfer import download
 
     database = database or f"generated-{unagan}-{melgan}".replace("@", "-")
-    with Progress() as progress, connect() as client:
+    with Progress() as progress, connect("synth", "gateway") as client:
         for index in range(files):
             # What a file holds is in its name, so that a name never asks for two contents.
             name = f"seed-{seed + index}-{duration:g}s.wav"

@@ -1,5 +1,8 @@
 """`demiurge import`: checkpoints of the published system into the model store."""
 
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -7,7 +10,14 @@ import typer
 
 from services.errors import InvalidInputError, NotFoundError
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+class Rollout(StrEnum):
+    """How a predictor goes on beyond its window."""
+
+    SLIDING = "sliding"
+    PUBLISHED = "published"
 
 
 class Imported(NamedTuple):
@@ -33,6 +43,13 @@ def import_checkpoint(
     model_id: Annotated[
         str, typer.Option("--id", help="Id to give it; made from its content if not given.")
     ] = "",
+    rollout: Annotated[
+        Rollout,
+        typer.Option(
+            help="How a predictor goes on beyond its window. sliding: it looks at its last frames; "
+            "published: an encoder-only one at all frames so far."
+        ),
+    ] = Rollout.SLIDING,
 ) -> None:
     """Take in a MelGAN, UNAGAN or predictor of the published system.
 
@@ -48,7 +65,7 @@ def import_checkpoint(
 
     if not folder.is_dir():
         raise NotFoundError(f"{folder} is not a folder", culprit=str(folder))
-    imported = read_folder(folder, checkpoint)
+    imported = read_folder(folder, checkpoint, rollout)
     content = imported.weights + orjson.dumps(imported.config, option=orjson.OPT_SORT_KEYS)
     version = ModelStore(open_store(load(RuntimeSettings).store)).save(
         imported.family,
@@ -63,16 +80,16 @@ def import_checkpoint(
     typer.echo(f"{imported.family} {version.version_id}")
 
 
-def read_folder(folder: Path, checkpoint: str = "") -> Imported:
+def read_folder(folder: Path, checkpoint: str = "", rollout: Rollout = Rollout.SLIDING) -> Imported:
     """The model of a published training's folder; the family is told by the file names.
 
     Raises InvalidInputError, naming folder or file, for what is no published model, and
     UntrustedCheckpointError for a checkpoint that holds more than weights.
     """
-    readers = (
+    readers: tuple[tuple[tuple[str, ...], Callable[[Path, str], Imported]], ...] = (
         (("best_netG.pt", "netG.pt"), _melgan),
         (("params.Generator.best.torch", "params.Generator.latest.torch"), _unagan),
-        (("checkpoint.ckpt", "last.ckpt"), _predictor),
+        (("checkpoint.ckpt", "last.ckpt"), partial(_predictor, rollout)),
     )
     patterns = ("*netG*.pt", "params.Generator*.torch", "*.ckpt")
     for (preferred, read), pattern in zip(readers, patterns, strict=True):
@@ -122,7 +139,7 @@ def _unagan(folder: Path, name: str) -> Imported:
     return Imported("unagan", {"family": "unagan", **config}, weights)
 
 
-def _predictor(folder: Path, name: str) -> Imported:
+def _predictor(rollout: Rollout, folder: Path, name: str) -> Imported:
     from safetensors.torch import save
 
     from services.cli.foreign import load_archive, load_checkpoint, load_json
@@ -137,6 +154,7 @@ def _predictor(folder: Path, name: str) -> Imported:
         load_checkpoint(folder / name),
         load_archive(statistics),
         load_json(settings) if settings.exists() else None,
+        rollout=rollout.value,
     )
     return Imported("predictor", config, save(state))
 

@@ -7,7 +7,7 @@ import typer
 
 from services.cli.options import Metric, Scaling
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -20,7 +20,7 @@ def index(
         typer.Option(help="standardized: every feature counts alike; none: loudness counts most."),
     ] = Scaling.STANDARDIZED,
 ) -> None:
-    """Describe a folder's sounds and put them into a collection.
+    """Put a folder's sounds into a collection.
 
     A new collection is built beside the one that has the name, which then moves to the new one.
     """
@@ -34,7 +34,7 @@ def index(
     from services.cli.progress import Progress
     from services.runtime.messages import statistics_from_message, statistics_to_message
 
-    with Progress() as progress, connect() as client:
+    with Progress() as progress, connect("descriptor", "query", "gateway") as client:
         described = list(describe(client, folder, ExtractionSettings(), progress))
         statistics = statistics_from_message(described[0].answer.statistics)
         for each in described[1:]:

@@ -25,6 +25,10 @@ VERBS = {
 }
 
 
+# What typer makes of Ctrl-C.
+INTERRUPTED = 130
+
+
 class Verbs(TyperGroup):
     """Commands by name, each in services.cli.<module> as `app`."""
 
@@ -56,6 +60,7 @@ app = typer.Typer(
         "token_normalize_func": underscores_too,
     },
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
@@ -76,9 +81,14 @@ def main() -> None:
     except DemiurgeError as error:
         typer.echo(f"demiurge: {error.message}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("\ndemiurge: stopped; what was finished is kept", err=True)
-        sys.exit(130)
+    except OSError as error:
+        # A folder that cannot be written, a full disk.
+        typer.echo(f"demiurge: {error.filename or 'system'}: {error.strerror}", err=True)
+        sys.exit(1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("demiurge: stopped; what was finished is kept", err=True)
+        raise
 
 
 if __name__ == "__main__":

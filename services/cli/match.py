@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 # 39 features of 4 bytes: well below the 1 MiB that a message holds inline.
 FRAMES_A_CALL = 4096
@@ -25,7 +25,10 @@ def match(
         bool, typer.Option("--approximate", help="Search by HNSW: faster, not always the nearest.")
     ] = False,
 ) -> None:
-    """Find the nearest moments of a collection for each frame of a descriptor file."""
+    """Find the nearest moments for each frame.
+
+    The frames are those of a descriptor file, the moments those of a collection.
+    """
     from demiurge.query.v1 import query_service_pb2 as pb
     from google.protobuf.json_format import MessageToJson
 
@@ -44,7 +47,7 @@ def match(
     ]
     mode = pb.SEARCH_MODE_APPROXIMATE if approximate else pb.SEARCH_MODE_EXACT
     tables = []
-    with Progress() as progress, connect() as client:
+    with Progress() as progress, connect("query") as client:
         for block in blocks:
             answer = client.query.MatchDescriptors(
                 pb.MatchDescriptorsRequest(

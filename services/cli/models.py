@@ -2,7 +2,7 @@
 
 import typer
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -16,7 +16,7 @@ def models() -> None:
     from services.cli.connection import connect
 
     table = Table("family", "id", "step", "form", "rate", "hop", box=None)
-    with connect() as client:
+    with connect("synth", "predictor") as client:
         synth = ListModelsRequest()
         while True:
             page = client.synth.ListModels(synth)

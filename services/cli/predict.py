@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -21,7 +21,10 @@ def predict(
         float, typer.Option(min=0, max=10, help="How freely a stochastic predictor goes on.")
     ] = 0.0,
 ) -> None:
-    """Continue the descriptors of each sound in a file from where they end."""
+    """Continue descriptors from where they end.
+
+    Each sound in the file is continued by itself.
+    """
     from demiurge.predictor.v1 import predictor_service_pb2 as pb
 
     from services.audio.track import DescriptorTrack
@@ -33,7 +36,7 @@ def predict(
 
     tracks = read_descriptors(descriptors)
     continued = []
-    with Progress() as progress, connect() as client:
+    with Progress() as progress, connect("predictor") as client:
         request = pb.GetPredictorRequest(predictor_id=predictor)
         known = client.predictor.GetPredictor(request).predictor
         for track in tracks:

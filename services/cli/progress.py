@@ -73,7 +73,8 @@ class Progress(Reporter):
         ended = completed >= total
         if name in self._ended or (not ended and now - last < SECONDS_BETWEEN_LINES):
             return
-        left = "" if ended or not completed else f", {self._left(began, completed, total)} left"
+        known = completed and not ended and now > began
+        left = f", {self._left(began, completed, total)} left" if known else ""
         self.say(f"{name}: {completed} of {total}{left}{'  ' + note if note else ''}")
         self._lines[name] = (began, now)
         if ended:

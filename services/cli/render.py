@@ -7,7 +7,7 @@ import typer
 
 from services.cli.options import Encoding, Placement, duration_message
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -22,7 +22,10 @@ def render(
     ] = Placement.PUBLISHED,
     encoding: Annotated[Encoding, typer.Option(help="Kind of file.")] = Encoding.WAV_PCM16,
 ) -> None:
-    """Join matched moments into a piece, with its edit list and a picture of it."""
+    """Join matched moments into a piece.
+
+    Beside it: where each moment came from (edit_list.json), and a picture of the piece.
+    """
     import hashlib
 
     from demiurge.audio.v1.audio_pb2 import MatchTable
@@ -49,7 +52,7 @@ def render(
     )
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
     request.output_prefix = f"renders/render-{digest[:16]}"
-    with connect() as client:
+    with connect("playback", "gateway") as client:
         rendered = client.playback.RenderAudio(request)
         for reference in (rendered.audio, rendered.edit_list, rendered.spectrogram):
             download(client, reference.key, out / reference.key.rpartition("/")[2])

@@ -10,7 +10,7 @@ from services.cli.options import Encoding, Metric, Placement, Scaling, duration_
 
 PUBLISHED_FRAMES_PER_SECOND = 44100 / 1024
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -5,14 +5,17 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, invoke_without_command=True)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)
 
 RunId = Annotated[str, typer.Argument(help="Id of the run.")]
 
 
 @app.callback()
 def runs(context: typer.Context) -> None:
-    """List, show, cancel and fetch runs; without a verb, list them, newest first."""
+    """List, show, cancel and fetch runs.
+
+    Without a verb, they are listed, newest first.
+    """
     if context.invoked_subcommand is not None:
         return
     from demiurge.gateway.v1.gateway_service_pb2 import ListRunsRequest
@@ -23,7 +26,7 @@ def runs(context: typer.Context) -> None:
 
     table = Table("run", "state", "created", "continues", "length", box=None)
     request = ListRunsRequest()
-    with connect() as client:
+    with connect("gateway", lasting=False) as client:
         while True:
             page = client.pipeline.ListRuns(request)
             for run in page.runs:
@@ -53,7 +56,7 @@ def show(run_id: RunId) -> None:
 
     from services.cli.connection import connect
 
-    with connect() as client:
+    with connect("gateway", lasting=False) as client:
         run = client.pipeline.GetRun(GetRunRequest(run_id=run_id)).run
     typer.echo(MessageToJson(run, preserving_proto_field_name=True))
 
@@ -65,7 +68,7 @@ def cancel(run_id: RunId) -> None:
 
     from services.cli.connection import connect
 
-    with connect() as client:
+    with connect("gateway", lasting=False) as client:
         run = client.pipeline.CancelRun(CancelRunRequest(run_id=run_id)).run
     typer.echo(f"{run.id}: {_state(run.state)}")
 
@@ -83,7 +86,7 @@ def fetch(
     from services.cli.progress import Progress
     from services.errors import NotReadyError
 
-    with Progress() as progress, connect() as client:
+    with Progress() as progress, connect("gateway", lasting=False) as client:
         run = client.pipeline.GetRun(GetRunRequest(run_id=run_id)).run
         if not run.HasField("result"):
             raise NotReadyError(f"run {run_id} is {_state(run.state)}, and has no piece yet")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -13,9 +13,9 @@ def serve(
         str, typer.Argument(help="synth, descriptor, predictor, query, playback or gateway.")
     ],
 ) -> None:
-    """Serve one service until it is told to stop (SIGTERM, Ctrl-C), finishing what is under way.
+    """Serve one service, for a cluster.
 
-    Settings come from the environment: DEMIURGE_BIND_ADDRESS, DEMIURGE_PORT, DEMIURGE_STORE and
+    Told to stop (SIGTERM, Ctrl-C), it finishes what is under way. Settings come from the environment: DEMIURGE_BIND_ADDRESS, DEMIURGE_PORT, DEMIURGE_STORE and
     those of the noun. The gateway also needs the addresses of the others: DEMIURGE_SYNTH_ADDRESS
     and so on.
     """

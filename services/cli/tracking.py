@@ -1,40 +1,60 @@
 """Weights & Biases as a sink: offline unless told otherwise, and never something to depend on."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import structlog
-
-logger = structlog.get_logger(__name__)
+# W&B's own patience is a minute and a half at the start and has no end at the end.
+SECONDS_TO_START = 20.0
+SECONDS_TO_FINISH = 60.0
 
 
 class Tracker:
     """One training run in W&B, under the id that names the model.
 
     WANDB_MODE, WANDB_PROJECT and WANDB_ENTITY are read by W&B itself; where no mode is set, it
-    stays offline. Whatever W&B raises is logged once, and training goes on without it.
+    stays offline. What cannot be sent is kept below `folder`, for `wandb sync`. Whatever W&B
+    raises is told to `warn` once, and training goes on without it.
     """
 
-    def __init__(self, run_id: str, name: str, config: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        name: str,
+        config: Mapping[str, Any],
+        folder: Path,
+        warn: Callable[[str], None],
+    ) -> None:
         self._run: Any = None
-        self._guard(self._start, run_id, name, dict(config), folder)
+        self._warn = warn
+        mode: Any = os.environ.get("WANDB_MODE") or "offline"
+        started = self._guard(self._start, mode, run_id, name, dict(config), folder)
+        if not started and mode == "online":
+            self._guard(self._start, "offline", run_id, name, dict(config), folder)
 
-    def _start(self, run_id: str, name: str, config: dict[str, Any], folder: Path) -> None:
+    def _start(
+        self, mode: Any, run_id: str, name: str, config: dict[str, Any], folder: Path
+    ) -> None:
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "demiurge"),
-            mode=None if "WANDB_MODE" in os.environ else "offline",
+            project=os.environ.get("WANDB_PROJECT") or "demiurge",
+            mode=mode,
             id=run_id,
             name=name,
-            resume="allow",
+            resume="allow" if mode == "online" else None,
             config=config,
             dir=str(folder),
-            settings=wandb.Settings(silent=True, console="off"),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=SECONDS_TO_START,
+                login_timeout=SECONDS_TO_START,
+                finish_timeout=SECONDS_TO_FINISH,
+            ),
         )
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
@@ -54,9 +74,12 @@ class Tracker:
         if self._run is not None:
             self._guard(self._run.finish, exit_code=0 if kind is None else 1)
 
-    def _guard(self, call: Any, *arguments: Any, **keywords: Any) -> None:
+    def _guard(self, call: Callable[..., object], *arguments: Any, **keywords: Any) -> bool:
         try:
             call(*arguments, **keywords)
         except Exception as error:
             self._run = None
-            logger.warning("W&B does not work, training goes on without it", error=str(error))
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            self._warn(f"W&B does not work, training goes on without it: {reason}")
+            return False
+        return True

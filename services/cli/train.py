@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 Folder = Annotated[
     Path,
@@ -14,7 +14,10 @@ Folder = Annotated[
     ),
 ]
 Preset = Annotated[
-    str, typer.Option(help="Named settings: demo-cpu, or published ones (see the error if unsure).")
+    str,
+    typer.Option(
+        help="Named settings: demo-cpu for a laptop; a name that does not exist lists all."
+    ),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Updates; the preset's own if not given.")]
 Seed = Annotated[int, typer.Option(min=0, help="Where all chance comes from.")]

@@ -51,13 +51,12 @@ class Workshop:
 
     @classmethod
     def here(cls, progress: Reporter) -> "Workshop":
-        """The store that the settings name; W&B's own files lie beside it."""
+        """The store that the settings name; W&B's own files lie in the home."""
         from services.runtime.object_store.opening import open_store
         from services.runtime.settings import RuntimeSettings, load
 
         runtime = load(RuntimeSettings)
-        folder = Path(runtime.store).expanduser().parent / "wandb"
-        return cls(open_store(runtime.store), progress, folder)
+        return cls(open_store(runtime.store), progress, runtime.home / "wandb")
 
 
 def train(order: Order, workshop: Workshop) -> ModelVersion:
@@ -172,7 +171,7 @@ def _predictor(order: Order, workshop: Workshop) -> tuple[Trainer, int, str]:
     return (
         trainer,
         order.steps or DEFAULT_STEPS.get((order.family, order.preset), trainer.total_steps),
-        "mse",
+        settings.validation_figure,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from services.runtime.settings import ServiceSettings, prefix
+from services.runtime.settings import RuntimeSettings, ServiceSettings, load, prefix
 
 
 class QuerySettings(ServiceSettings):
@@ -14,8 +14,9 @@ class QuerySettings(ServiceSettings):
     model_config = prefix("DEMIURGE_QUERY_")
 
     folder: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
-        Path("~/.demiurge/query"),
-        description="Folder of the embedded index; one process may have it open at a time.",
+        default_factory=lambda: load(RuntimeSettings).home / "query",
+        description="Folder of the embedded index, which one process may have open at a time; "
+        "query in DEMIURGE_HOME unless set.",
     )
     max_rows: int = Field(
         1_000_000,

@@ -153,8 +153,15 @@ class Server:
             ) from None
 
 
-async def serve(registrations: Sequence[Registration], settings: RuntimeSettings) -> None:
-    """Runs a server until SIGTERM or SIGINT, then drains it; a second signal ends at once."""
+async def serve(
+    registrations: Sequence[Registration],
+    settings: RuntimeSettings,
+    serving: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Runs a server until SIGTERM or SIGINT, then drains it; a second signal ends at once.
+
+    `serving` is told the port once every service is warm.
+    """
     server = Server(registrations, settings)
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -167,6 +174,7 @@ async def serve(registrations: Sequence[Registration], settings: RuntimeSettings
         await asyncio.wait({stopped, started}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
             await started
+            serving(server.port)
             await stopped
     finally:
         for number in signals:

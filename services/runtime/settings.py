@@ -12,9 +12,9 @@ import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from services.errors import ConfigurationError
@@ -50,7 +50,13 @@ class RuntimeSettings(ServiceSettings):
 
     model_config = prefix(COMMON_PREFIX)
 
-    store: str = Field("~/.demiurge/store", description="Folder that holds all objects.")
+    home: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+        Path("~/.demiurge"), description="Folder that holds everything not placed elsewhere."
+    )
+    store: str = Field(
+        default_factory=lambda settings: str(settings["home"] / "store"),
+        description="Folder that holds all objects; store in the home unless set.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged."
     )
