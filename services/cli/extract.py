@@ -21,7 +21,8 @@ def extract(
 ) -> None:
     """Describe every sound of a folder, a JSON file each.
 
-    A frame has 39 features: 13 MFCCs, how they change, and how that changes. A sound that cannot be read is named, and the rest goes on.
+    A frame has 39 features: 13 MFCCs, how they change, and how that changes. A sound that cannot
+    be read is named, and the rest goes on.
     """
     from demiurge.descriptor.v1.descriptor_service_pb2 import ExtractionSettings
 

@@ -15,9 +15,9 @@ def serve(
 ) -> None:
     """Serve one service, for a cluster.
 
-    Told to stop (SIGTERM, Ctrl-C), it finishes what is under way. Settings come from the environment: DEMIURGE_BIND_ADDRESS, DEMIURGE_PORT, DEMIURGE_STORE and
-    those of the noun. The gateway also needs the addresses of the others: DEMIURGE_SYNTH_ADDRESS
-    and so on.
+    Told to stop (SIGTERM, Ctrl-C), it finishes what is under way. Settings come from the
+    environment: DEMIURGE_BIND_ADDRESS, DEMIURGE_PORT, DEMIURGE_STORE and those of the noun. The
+    gateway also needs the addresses of the others: DEMIURGE_SYNTH_ADDRESS and so on.
     """
     import asyncio
 

@@ -40,13 +40,13 @@ def embedded(
         await server.start()
         return server
 
+    starting = asyncio.run_coroutine_threadsafe(start(), loop)
     try:
-        server = asyncio.run_coroutine_threadsafe(start(), loop).result()
-        try:
-            yield server
-        finally:
-            asyncio.run_coroutine_threadsafe(server.stop(), loop).result()
+        yield starting.result()
     finally:
+        # Ctrl-C may have come while it was starting; a server is stopped in any case.
+        if starting.exception() is None:
+            asyncio.run_coroutine_threadsafe(starting.result().stop(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
 
