@@ -88,7 +88,7 @@ def test_another_seed_is_another_run_and_another_piece(shared: Stack) -> None:
 def test_a_cancelled_run_resumes_with_what_it_had_and_ends_as_if_undisturbed(
     shared: Stack, open_stack: OpenStack, tmp_path: Path
 ) -> None:
-    wanted = spec(files=40, frames=12)
+    wanted = spec(files=20, frames=12)
     undisturbed = shared.piece(wanted)
     with open_stack(tmp_path) as stack:
         for seed in (1, 2):
@@ -100,7 +100,7 @@ def test_a_cancelled_run_resumes_with_what_it_had_and_ends_as_if_undisturbed(
         cancelled = stack.cancel(run.id)
         assert cancelled.state == State.STATE_CANCELLED
         assert states(cancelled)[:2] == ["CANCELLED", "PENDING"]
-        assert cancelled.stages[0].completed_items < 40
+        assert cancelled.stages[0].completed_items < 20
         assert stack.get(run.id) == cancelled
         there = {key: when for key, when in stack.files().items() if "audio/generated" in key}
         assert len(there) >= 3
@@ -112,7 +112,7 @@ def test_a_cancelled_run_resumes_with_what_it_had_and_ends_as_if_undisturbed(
         assert stack.piece(wanted) == undisturbed
         after = stack.files()
         assert {key: after[key] for key in there} == there
-        assert counts(stack.get(run.id))["generate"] == (40, 40)
+        assert counts(stack.get(run.id))["generate"] == (20, 20)
 
 
 def test_stages_that_had_ended_are_not_done_again(repeated: tuple[Stack, Repeater]) -> None:
@@ -169,7 +169,7 @@ def test_whoever_watches_a_run_sees_it_cancelled_and_the_stream_ends(
 
 
 def test_a_run_that_is_cancelled_while_its_end_is_recorded_has_succeeded(shared: Stack) -> None:
-    for seed in range(20, 24):
+    for seed in (20, 21):
         run = shared.create(spec(database="material", seed=seed))
         for message in shared.watch(run.id):
             if message.stages[-1].state == State.STATE_SUCCEEDED:
@@ -250,7 +250,7 @@ def test_runs_are_listed_newest_first_and_in_pages(open_stack: OpenStack, tmp_pa
     with open_stack(tmp_path) as stack:
         stack.upload("prediction", "1.wav", sound(1.0, 1))
         stack.upload("material", "2.wav", sound(0.5, 2))
-        made = [stack.made(spec(database="material", seed=seed)).id for seed in range(5)]
+        made = [stack.made(spec(database="material", seed=seed)).id for seed in range(3)]
         stack.store.put("runs/run-damaged/request.json", b"\xff{")
 
         listed: list[str] = []
@@ -263,7 +263,7 @@ def test_runs_are_listed_newest_first_and_in_pages(open_stack: OpenStack, tmp_pa
             token = page.next_page_token
 
         assert listed == made[::-1]
-        assert sizes == [2, 2, 1]
+        assert sizes == [2, 1]
         nowhere = pb.ListRunsRequest(page_token="run-nowhere")  # noqa: S106 - no password
         with pytest.raises(InvalidInputError, match="run-nowhere"):
             stack.call(stack.client.pipeline.ListRuns, nowhere)
