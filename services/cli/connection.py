@@ -57,6 +57,11 @@ def client_of(channels: "Mapping[str, grpc.Channel]") -> Client:
     )
 
 
+def silence_grpc() -> None:
+    """Keeps gRPC's own words off standard error: errors are told by ours. Before it is imported."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 @contextmanager
 def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
     """A client of the running services, or of services started for the length of this command.
@@ -65,8 +70,7 @@ def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
     another command holds for its own length will do, too. Failed calls inside raise the errors of
     services.errors.
     """
-    # gRPC tells of every connection that a stopping server closes.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    silence_grpc()
     from services.query.settings import QuerySettings
     from services.runtime.channels import open_blocking_channel
     from services.runtime.settings import NOUNS, load

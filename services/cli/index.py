@@ -1,11 +1,15 @@
 """`demiurge index`: a folder's sounds as a collection that can be matched against."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from services.cli.options import Metric, Scaling
+
+# As the contract has it.
+COLLECTION_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -32,8 +36,16 @@ def index(
     from services.cli.connection import connect
     from services.cli.description import describe
     from services.cli.progress import Progress
+    from services.errors import InvalidInputError
     from services.runtime.messages import statistics_from_message, statistics_to_message
 
+    # Known before minutes go into describing sounds.
+    if not re.fullmatch(COLLECTION_NAME, collection):
+        raise InvalidInputError(
+            f"--collection {collection!r}: use letters, digits, '.', '_' and '-', beginning with "
+            "a letter or digit",
+            culprit="--collection",
+        )
     with Progress() as progress, connect("descriptor", "query", "gateway") as client:
         described = list(describe(client, folder, ExtractionSettings(), progress))
         statistics = statistics_from_message(described[0].answer.statistics)

@@ -10,12 +10,11 @@ def models() -> None:
     """List the models there are, by id."""
     from demiurge.predictor.v1.predictor_service_pb2 import ListPredictorsRequest
     from demiurge.synth.v1.synth_service_pb2 import ListModelsRequest, ModelFamily
-    from rich.console import Console
-    from rich.table import Table
 
     from services.cli.connection import connect
+    from services.cli.listing import columns
 
-    table = Table("family", "id", "step", "form", "rate", "hop", box=None)
+    rows = []
     with connect("synth", "predictor") as client:
         synth = ListModelsRequest()
         while True:
@@ -23,8 +22,8 @@ def models() -> None:
             for model in page.models:
                 family = ModelFamily.Name(model.family).removeprefix("MODEL_FAMILY_").lower()
                 rate, hop = model.sample_rate_hertz, model.hop_length_samples
-                table.add_row(
-                    family, model.id, str(model.step), model.variant, f"{rate} Hz", str(hop)
+                rows.append(
+                    (family, model.id, str(model.step), model.variant, f"{rate} Hz", str(hop))
                 )
             if not page.next_page_token:
                 break
@@ -35,13 +34,12 @@ def models() -> None:
             for predictor in found.predictors:
                 rate, hop = predictor.sample_rate_hertz, predictor.hop_length_samples
                 form = f"{predictor.architecture}, window {predictor.window_frames}"
-                table.add_row(
-                    "predictor", predictor.id, str(predictor.step), form, f"{rate} Hz", str(hop)
-                )
+                step = str(predictor.step)
+                rows.append(("predictor", predictor.id, step, form, f"{rate} Hz", str(hop)))
             if not found.next_page_token:
                 break
             predictors.page_token = found.next_page_token
-    if table.row_count:
-        Console().print(table)
+    if rows:
+        typer.echo(columns(("family", "id", "step", "form", "rate", "hop"), rows))
     else:
         typer.echo("no models yet: `demiurge train` makes them, `demiurge import` takes them in")

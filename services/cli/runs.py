@@ -19,12 +19,11 @@ def runs(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from demiurge.gateway.v1.gateway_service_pb2 import ListRunsRequest
-    from rich.console import Console
-    from rich.table import Table
 
     from services.cli.connection import connect
+    from services.cli.listing import columns
 
-    table = Table("run", "state", "created", "continues", "length", box=None)
+    rows = []
     request = ListRunsRequest()
     with connect("gateway", lasting=False) as client:
         while True:
@@ -32,18 +31,13 @@ def runs(context: typer.Context) -> None:
             for run in page.runs:
                 length = run.spec.prediction.frame_count
                 created = run.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M")
-                table.add_row(
-                    run.id,
-                    _state(run.state),
-                    created,
-                    run.spec.prediction.database,
-                    f"{length} frames",
-                )
+                database = run.spec.prediction.database
+                rows.append((run.id, _state(run.state), created, database, f"{length} frames"))
             if not page.next_page_token:
                 break
             request.page_token = page.next_page_token
-    if table.row_count:
-        Console().print(table)
+    if rows:
+        typer.echo(columns(("run", "state", "created", "continues", "length"), rows))
     else:
         typer.echo("no runs yet: `demiurge run` makes one")
 

@@ -24,6 +24,9 @@ async def serve_here(nouns: list[str]) -> None:
     """Serves these nouns until told to stop; with all of them, tells other commands where."""
     from contextlib import ExitStack
 
+    from services.cli.connection import silence_grpc
+
+    silence_grpc()
     from services.cli.composition import Ground, build
     from services.cli.notice import found, posted
     from services.errors import ConflictError
