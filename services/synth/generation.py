@@ -52,7 +52,7 @@ class Synthesizer:
         hop = self._unagan.settings.mel.hop_length
         frames = max(-(-duration_samples // hop), self._vocoder.settings.shortest_frames)
         mel = self._unagan.sing(frames, [seed], checkpoint)
-        return _voiced(self._vocoder, mel, duration_samples, checkpoint)
+        return _voiced(self._vocoder, mel, seed, duration_samples, checkpoint)
 
 
 def resynthesize(
@@ -75,7 +75,7 @@ def resynthesize(
     audio = torch.from_numpy(np.pad(mono, (0, padding)))[None, None].to(device)
     with torch.inference_mode():
         mel = MelSpectrogram(settings).to(device)(audio)
-    return _voiced(vocoder, mel, len(mono), checkpoint)
+    return _voiced(vocoder, mel, 0, len(mono), checkpoint)
 
 
 def refuse_other_mels(
@@ -95,9 +95,9 @@ def refuse_other_mels(
 
 
 def _voiced(
-    vocoder: Vocoder, mel: torch.Tensor, sample_count: int, checkpoint: Checkpoint
+    vocoder: Vocoder, mel: torch.Tensor, seed: int, sample_count: int, checkpoint: Checkpoint
 ) -> FloatArray:
     checkpoint()
-    samples: FloatArray = vocode(vocoder, mel)[0, 0, :sample_count].cpu().numpy()
+    samples: FloatArray = vocode(vocoder, mel, [seed])[0, 0, :sample_count].cpu().numpy()
     checkpoint()
     return samples

@@ -5,7 +5,7 @@ bidirectional recurrent layer before the first upsampling.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast, get_args
 
@@ -42,16 +42,24 @@ class MelGanSettings:
     """Upsampling factors, in order."""
     mel: MelSettings = field(default_factory=MelSettings)
     """The input's settings."""
+    noise_channels: int = 0
+    """Channels of noise beside the mel bands; none in the published form. A generator that hears
+    nothing but a steady spectrum repeats itself every hop, which buzzes at the frame rate."""
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):
             raise SettingsMismatchError(
                 f"MelGAN: variant {self.variant!r} is neither of {', '.join(get_args(Variant))}"
             )
-        if self.ngf < 1 or self.n_residual_layers < 0 or any(ratio < 1 for ratio in self.ratios):
+        if (
+            self.ngf < 1
+            or min(self.n_residual_layers, self.noise_channels) < 0
+            or any(ratio < 1 for ratio in self.ratios)
+        ):
             raise SettingsMismatchError(
-                f"MelGAN: ngf {self.ngf}, n_residual_layers {self.n_residual_layers} and ratios "
-                f"{list(self.ratios)} must be positive"
+                f"MelGAN: ngf {self.ngf}, n_residual_layers {self.n_residual_layers}, "
+                f"noise_channels {self.noise_channels} and ratios {list(self.ratios)} must be "
+                "positive"
             )
         if math.prod(self.ratios) != self.mel.hop_length:
             raise SettingsMismatchError(
@@ -82,6 +90,7 @@ class MelGanSettings:
             "ngf": self.ngf,
             "n_residual_layers": self.n_residual_layers,
             "ratios": list(self.ratios),
+            "noise_channels": self.noise_channels,
             "mel": self.mel.to_config(),
         }
 
@@ -97,6 +106,7 @@ class MelGanSettings:
                 ngf=int(config["ngf"]),
                 n_residual_layers=int(config["n_residual_layers"]),
                 ratios=tuple(int(ratio) for ratio in config["ratios"]),
+                noise_channels=int(config.get("noise_channels", 0)),
                 mel=MelSettings.from_config(config["mel"]),
             )
         except KeyError as absent:
@@ -173,7 +183,7 @@ class Generator(nn.Module):
         super().__init__()
         self.settings = settings
         channels = settings.ngf * 2 ** len(settings.ratios)
-        self.first = _edge_convolution(settings.n_mels, channels)
+        self.first = _edge_convolution(settings.n_mels + settings.noise_channels, channels)
         self.recurrence = Recurrence(channels) if settings.variant == "gru" else nn.Identity()
         self.upsamplings = nn.ModuleList()
         for ratio in settings.ratios:
@@ -182,11 +192,24 @@ class Generator(nn.Module):
         self.last = _edge_convolution(channels, 1)
         self.activation = nn.LeakyReLU(LEAK)
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def draw_noise(self, frames: int, seeds: Sequence[int]) -> Tensor:
+        """Noise (len(seeds), noise_channels, frames) float32, each item from a seed of its own.
+
+        It is drawn on the CPU, so that a seed means the same on every device and in every batch.
+        """
+        shape = (self.settings.noise_channels, frames)
+        items = [
+            torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds
+        ]
+        return torch.stack(items)
+
+    def forward(self, mel: Tensor, noise: Tensor | None = None) -> Tensor:
         """Waveform of `mel`.
 
         Args:
             mel: (B, n_mels, frames) float32, log10 magnitudes as `MelSpectrogram` gives them.
+            noise: (B, noise_channels, frames) float32, normally drawn, see `draw_noise`; nothing
+                where the settings have no noise channels.
 
         Returns:
             (B, 1, frames * hop_length) float32 in (-1, 1).
@@ -203,7 +226,13 @@ class Generator(nn.Module):
             raise InvalidInputError(
                 f"MelGAN: {mel.shape[2]} frames are too few: at least {shortest} are needed"
             )
-        x = self.recurrence(self.activation(self.first(mel)))
+        channels = 0 if noise is None else noise.shape[1]
+        if channels != self.settings.noise_channels:
+            raise InvalidInputError(
+                f"MelGAN: {channels} channels of noise, not {self.settings.noise_channels}"
+            )
+        heard = mel if noise is None else torch.cat([mel, noise.to(mel.device)], dim=1)
+        x = self.recurrence(self.activation(self.first(heard)))
         for upsampling in self.upsamplings:
             x = self.activation(upsampling(x))
         return torch.tanh(self.last(x))
@@ -216,11 +245,13 @@ class Generator(nn.Module):
         return self
 
 
-def vocode(generator: Generator, mel: Tensor) -> Tensor:
+def vocode(generator: Generator, mel: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
     """The waveform of `mel`, the same samples each time on the same kind of device.
 
-    Shapes, units and errors are those of `Generator.forward`; no gradient is kept.
+    Shapes, units and errors are those of `Generator.forward`; no gradient is kept. Where the
+    settings have noise channels, item i hears the noise of `seeds[i]`, 0 if none are given.
     """
+    noise = generator.draw_noise(mel.shape[-1], seeds or [0] * len(mel))
     # Unless told so, cuDNN may choose by a race, and sums of another order differ in last bits.
     with (
         torch.inference_mode(),
@@ -228,7 +259,7 @@ def vocode(generator: Generator, mel: Tensor) -> Tensor:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         ),
     ):
-        return cast(Tensor, generator(mel))
+        return cast(Tensor, generator(mel, noise))
 
 
 def folded_state(module: nn.Module) -> dict[str, Tensor]:

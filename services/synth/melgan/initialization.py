@@ -11,12 +11,14 @@ SMALLEST_DEVIATION = 1e-3
 QUIETEST = 1e-2
 
 
-def fit_to_data(generator: Generator, mel: Tensor, *, loudness: float) -> None:
+def fit_to_data(
+    generator: Generator, mel: Tensor, noise: Tensor | None, *, loudness: float
+) -> None:
     """Scale and shift each convolution, in place, so that its output is centred and of unit size.
 
     Log-mel spectrograms are far from centred, so a narrow generator would spend its first hundreds
-    of steps on that. `mel` is (B, n_mels, frames); `loudness` the root mean square that the sound
-    of the last convolution gets, at least 0.01.
+    of steps on that. `mel` and `noise` are what `forward` takes; `loudness` is the root mean square
+    that the sound of the last convolution gets, at least 0.01.
     """
 
     def fit(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -33,7 +35,7 @@ def fit_to_data(generator: Generator, mel: Tensor, *, loudness: float) -> None:
     hooks = [convolution.register_forward_hook(fit) for convolution in convolutions]
     try:
         with torch.no_grad():
-            generator(mel)
+            generator(mel, noise)
     finally:
         for hook in hooks:
             hook.remove()

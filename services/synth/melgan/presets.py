@@ -33,7 +33,12 @@ def _demo_cpu(mel: MelSettings) -> MelGanTraining:
     """
     return MelGanTraining(
         generator=MelGanSettings(
-            variant="original", ngf=16, n_residual_layers=1, ratios=(8, 8, 4), mel=mel
+            variant="original",
+            ngf=16,
+            n_residual_layers=1,
+            ratios=(8, 8, 4),
+            noise_channels=32,
+            mel=mel,
         ),
         discriminator=DiscriminatorSettings(ndf=4, max_channels=64),
         batch_size=8,

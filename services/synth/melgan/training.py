@@ -103,7 +103,8 @@ class MelGanTrainer:
         if settings.fit_to_data:
             first = self.crops(0).to(self.device)
             loudness = float(first.square().mean().sqrt())
-            fit_to_data(self.generator, self.mel(first), loudness=loudness)
+            mel = self.mel(first)
+            fit_to_data(self.generator, mel, self._noise(mel.shape[2]), loudness=loudness)
         self.generator_optimizer = self._adam(self.generator)
         self.discriminator_optimizer = self._adam(self.discriminator)
 
@@ -117,7 +118,7 @@ class MelGanTrainer:
         real = self.crops(self.steps).to(self.device)
         with torch.no_grad():
             mel = self.mel(real)
-        fake = self.generator(mel)
+        fake = self.generator(mel, self._noise(mel.shape[2]))
         losses: dict[str, Tensor] = {}
         total = torch.zeros((), device=self.device)
         if self.steps >= settings.adversarial_from_step:
@@ -197,6 +198,12 @@ class MelGanTrainer:
             },
             "training": {**training, "seed": self.seed, "steps": self.steps},
         }
+
+    def _noise(self, frames: int) -> Tensor:
+        """Other noise for every crop of every step, from seed and step alone."""
+        first = (self.seed * 1_000_003 + self.steps) * self.settings.batch_size
+        seeds = [(first + item) % 2**64 for item in range(self.settings.batch_size)]
+        return self.generator.draw_noise(frames, seeds).to(self.device)
 
     def _validation_audio(self) -> Iterator[Tensor]:
         mel = self.settings.generator.mel

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,14 +12,6 @@ from services.synth.melgan.generator import MelGanSettings
 from services.synth.unagan.generator import Unagan, UnaganSettings, build_generator
 
 MEL = MelSettings(sample_rate_hertz=16_000, n_fft=256, hop_length=64, win_length=256, n_mels=10)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def vocoder(mel: MelSettings = MEL) -> Vocoder:

@@ -111,3 +111,35 @@ def test_the_shortest_mel_sounds_and_a_shorter_one_is_refused(
     assert generator(torch.zeros(1, 80, shortest)).shape == (1, 1, shortest * 256)
     with pytest.raises(InvalidInputError, match=str(shortest)):
         generator(torch.zeros(1, 80, shortest - 1))
+
+
+def test_noise_channels_are_heard_by_seed_and_need_noise() -> None:
+    settings = MelGanSettings(variant="original", ngf=2, ratios=(16, 16), noise_channels=3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = Generator(settings).eval()
+        steady = torch.randn(1, 80, 1).expand(2, 80, 24)
+    loaded, found = load_generator(settings.to_config(), save_generator(generator))
+    assert found == settings
+    heard = vocode(loaded, steady, [5, 6])
+    assert torch.equal(heard, vocode(loaded, steady, [5, 6]))
+    assert torch.equal(heard[:1], vocode(loaded, steady[:1], [5]))
+    assert not torch.equal(heard[0], heard[1])
+    with pytest.raises(InvalidInputError, match="0 channels of noise, not 3"):
+        loaded(steady)
+
+
+def test_only_noise_keeps_a_steady_spectrum_from_repeating_every_hop() -> None:
+    def strays(noise_channels: int) -> float:
+        settings = MelGanSettings(
+            variant="original", ngf=2, ratios=(16, 16), noise_channels=noise_channels
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            generator = Generator(settings).eval()
+            steady = torch.randn(1, 80, 1).expand(1, 80, 48)
+        sound = vocode(generator, steady, [1])[0, 0, 16 * 256 : 32 * 256]
+        return float((sound[256:] - sound[:-256]).abs().max() / sound.std())
+
+    assert strays(0) < 1e-3
+    assert strays(8) > 1e-2

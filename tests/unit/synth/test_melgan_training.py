@@ -28,7 +28,6 @@ def tone(name: str, seconds: float = 1.0, frequency: float = 440.0) -> Clip:
 
 
 def trainer(settings: MelGanTraining = TINY, clips: list[Clip] | None = None) -> MelGanTrainer:
-    torch.set_num_threads(1)
     clips = clips or [tone(f"{n}.wav", frequency=220.0 * n) for n in range(1, 5)]
     return MelGanTrainer(settings, clips, device="cpu", seed=7)
 

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -18,14 +17,6 @@ from services.synth.unagan.generator import (
 )
 
 NARROW = UnaganSettings(z_dim=5, middle_dim=8, num_groups=2, mel=MelSettings(n_mels=12))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def model(settings: UnaganSettings = NARROW, seed: int = 0) -> Unagan:
