@@ -7,6 +7,7 @@ Heavy packages are imported by the fixtures that need them, so that the other su
 
 import hashlib
 import io
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -161,11 +162,14 @@ def spec(
     return wanted
 
 
+def pytest_configure() -> None:
+    """One thread for torch, once it is imported: the tests' networks are too small for more."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
 @pytest.fixture(scope="session")
 def trained_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a store with a narrow model of each family, trained for two steps."""
-    import torch
-
     from services.audio.track import DescriptorTrack
     from services.descriptor import mfcc
     from services.predictor.training import PredictorTrainer
@@ -181,7 +185,6 @@ def trained_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from services.synth.unagan.presets import UnaganTraining
     from services.synth.unagan.training import UnaganTrainer
 
-    torch.set_num_threads(1)
     mel = MelSettings(sample_rate_hertz=RATE, n_fft=256, hop_length=64, n_mels=16, win_length=256)
     clips = [Clip(f"{seed}.wav", samples(1.0, seed)) for seed in range(2)]
     values, _ = mfcc.extract(samples(2.0, 9), mfcc.ExtractionSettings())

@@ -78,7 +78,6 @@ def trained(
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    torch.set_num_threads(1)
     store = FolderStore(tmp_path)
     models = ModelStore(store)
     queue = DeviceQueue(4)

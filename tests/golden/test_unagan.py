@@ -1,7 +1,6 @@
 """UNAGAN answers as the published networks do, on the same weights and inputs."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,6 @@ from services.synth.unagan.published import critic_state, import_generator
 
 GOLDEN = Path(__file__).parent / "unagan"
 TOLERANCE = 1e-4
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def golden(name: str) -> torch.Tensor:

@@ -31,11 +31,6 @@ SMALL = PredictorTraining(
 ALL = sorted(ARCHITECTURES)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def waves(frames: int, source: str, *, phase: float = 0.0) -> DescriptorTrack:
     """Four slow sines at other levels and sizes: what comes next can be told."""
     angles = 0.35 * np.arange(frames)[:, None] + phase + np.arange(4)
