@@ -37,6 +37,7 @@ class Stack:
     client: "Client"
     store: "FolderStore"
     folder: Path
+    address: str
 
     def upload(self, database: str, name: str, content: bytes) -> "ObjectRef":
         """Stores one file through the gateway."""
@@ -238,7 +239,7 @@ def open_stack(trained_models: Path) -> OpenStack:
                 ground.own_address = f"127.0.0.1:{server.port}"
                 with open_blocking_channel(ground.own_address, runtime) as channel:
                     client = client_of(dict.fromkeys(NOUNS, channel))
-                    yield Stack(client, ground.store, folder)
+                    yield Stack(client, ground.store, folder, ground.own_address)
 
     return opened
 

@@ -148,6 +148,7 @@ def _gateway(ground: Ground) -> Registration:
     return Registration(
         "demiurge.gateway.v1.PipelineService",
         lambda server: add_PipelineServiceServicer_to_server(servicer, server),
+        drain=runs.drain,
         shut_down=shut_down,
     )
 

@@ -9,7 +9,7 @@ import structlog
 from demiurge.gateway.v1.gateway_service_pb2 import Failure, Run, RunSpec, State
 from demiurge.gateway.v1.run_record_pb2 import RunRecord
 
-from services.errors import DemiurgeError, InvalidInputError
+from services.errors import DemiurgeError, InvalidInputError, UnavailableError
 from services.gateway.audio_library import AudioLibrary
 from services.gateway.peers import Peers
 from services.gateway.pipeline import Pipeline, new_run, now
@@ -56,6 +56,7 @@ class Runs:
         self._active: dict[str, ActiveRun] = {}
         # Held while stored runs are read, too: one that is just beginning looks interrupted.
         self._records = asyncio.Lock()
+        self._draining = False
         self._closing = False
 
     async def create(self, spec: RunSpec) -> Run:
@@ -98,7 +99,10 @@ class Runs:
         return page, page[-1].id if start + size < len(runs) else ""
 
     async def watch(self, name: str) -> AsyncIterator[Run]:
-        """The run now and at every change, the last time as it ended."""
+        """The run now and at every change, the last time as it ended.
+
+        Raises UnavailableError when the gateway drains: to watch is no work that a stop waits for.
+        """
         run = await self.get(name)
         active = self._active.get(name)
         if active is None:
@@ -112,6 +116,8 @@ class Runs:
                 yield active.run
                 if active.run.state in ENDED:
                     return
+                if self._draining:
+                    raise UnavailableError(f"this gateway is stopping: ask another for run {name}")
                 await event.wait()
         finally:
             active.watchers.discard(event)
@@ -124,6 +130,12 @@ class Runs:
         active.work.cancel()
         await asyncio.wait([active.end])
         return active.run
+
+    def drain(self) -> None:
+        """Sends those away who watch; the runs go on."""
+        self._draining = True
+        for active in self._active.values():
+            active.tell()
 
     async def close(self) -> None:
         """Interrupts all runs; they resume from what they finished."""

@@ -30,12 +30,14 @@ MIN_PING_INTERVAL_SECONDS = KEEPALIVE_SECONDS // 2
 class Registration:
     """One service: its full name in the contract, and how it is added, warmed up and shut down.
 
-    `warm_up` returns when the service can answer; `shut_down` after the last call has ended.
+    `warm_up` returns when the service can answer; `drain` is called when a stop begins, to end
+    streams that would outlast it; `shut_down` after the last call has ended.
     """
 
     name: str
     add: Callable[[grpc.aio.Server], None]
     warm_up: Callable[[], Awaitable[None]] | None = None
+    drain: Callable[[], None] | None = None
     shut_down: Callable[[], Awaitable[None]] | None = None
 
 
@@ -87,6 +89,9 @@ class Server:
         if self._server is None:
             return
         await self._health.draining()
+        for registration in self._registrations:
+            if registration.drain:
+                registration.drain()
         if not await self._in_flight.drain(self._settings.drain_seconds):
             structlog.get_logger().warning("calls in flight were cut off", port=self._port)
         await self._server.stop(0)
