@@ -4,6 +4,7 @@ import hashlib
 import secrets
 import string
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import orjson
 from services.cli.corpus import fingerprint, readable, recordings
 from services.cli.fitting import Fit, Trainer, fit
 from services.cli.progress import Reporter
-from services.errors import InvalidInputError
+from services.errors import InvalidInputError, NotFoundError
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.port import ObjectStore
 
@@ -21,8 +22,8 @@ from services.runtime.object_store.port import ObjectStore
 ALGORITHM = 1
 
 DEFAULT_STEPS = {
-    ("melgan", "demo-cpu"): 1200,
-    ("unagan", "demo-cpu"): 330,
+    ("melgan", "demo-cpu"): 2000,
+    ("unagan", "demo-cpu"): 550,
 }
 
 
@@ -84,10 +85,13 @@ def train(order: Order, workshop: Workshop) -> ModelVersion:
     models = ModelStore(workshop.store)
     if workshop.store.exists(marker):
         known = str(orjson.loads(workshop.store.read(marker))["id"])
-        workshop.progress.say(
-            f"{order.family}: found {known}, trained on the same recordings before"
-        )
-        return models.find(order.family, known)
+        # The model may have been deleted since.
+        with suppress(NotFoundError):
+            version = models.find(order.family, known)
+            workshop.progress.say(
+                f"{order.family}: found {known}, trained on the same recordings before"
+            )
+            return version
     workshop.progress.say(f"{order.family}: reading {len(corpus)} recordings in {order.folder}")
     trainer, steps, figure = TRAINERS[order.family](order, workshop)
     plan = Fit(
