@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,25 +30,35 @@ class Recording:
 def recordings(folder: Path) -> list[Recording]:
     """The sound files below `folder`, by name, whatever the case of their extension.
 
-    Hidden files are left out; files of subfolders are named "subfolder - file". Raises
-    NotFoundError, naming the folder, if it does not exist or holds none.
+    Hidden files are left out; files of subfolders are named "subfolder - file", and numbered if
+    that is another file's name. Raises NotFoundError, naming the folder, if it does not exist or
+    holds none.
     """
     from services.audio.reading import AUDIO_EXTENSIONS, is_audio_name
 
     if not folder.is_dir():
         raise NotFoundError(f"{folder} is not a folder", culprit=str(folder))
-    found = []
+    found: list[Recording] = []
+    taken: set[str] = set()
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") for part in parts)
         if path.is_file() and not hidden and is_audio_name(path.name):
-            found.append(Recording(path, " - ".join(parts)))
+            name = _free(" - ".join(parts), taken)
+            taken.add(name)
+            found.append(Recording(path, name))
     if not found:
         raise NotFoundError(
             f"{folder} holds no sound files: put some in ({', '.join(sorted(AUDIO_EXTENSIONS))})",
             culprit=str(folder),
         )
     return found
+
+
+def _free(name: str, taken: set[str]) -> str:
+    stem, dot, extension = name.rpartition(".")
+    numbered = (f"{stem} ({number}){dot}{extension}" for number in count(2))
+    return next(each for each in chain([name], numbered) if each not in taken)
 
 
 def fingerprint(corpus: list[Recording]) -> str:

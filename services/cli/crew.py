@@ -56,7 +56,10 @@ def train_all(orders: Sequence[Order], reporter: Reporter) -> dict[str, str]:
                 try:
                     kind, content = connection.recv()
                 except EOFError:
-                    raise DemiurgeError(f"the training of the {family} was killed") from None
+                    raise DemiurgeError(
+                        f"the training of the {family} broke off: it was killed, perhaps for want "
+                        "of memory, or a defect is told above"
+                    ) from None
                 if kind == "trained":
                     trained[family] = content
                     del working[connection]

@@ -1,5 +1,6 @@
 """Progress: bars with the time left on a terminal, plain lines in a log."""
 
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -28,7 +29,9 @@ class Progress(Reporter):
     """Tells a person how far named pieces of work have come, on standard error."""
 
     def __init__(self) -> None:
-        self._console = Console(file=sys.stderr)
+        # rich takes FORCE_COLOR for a terminal, and would fill logs with bars.
+        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._console = Console(file=sys.stderr, force_terminal=terminal)
         self._bars = Bars(
             TextColumn("{task.description:<24}"),
             BarColumn(),

@@ -32,6 +32,7 @@ class Tracker:
         mode: Any = os.environ.get("WANDB_MODE") or "offline"
         started = self._guard(self._start, mode, run_id, name, dict(config), folder)
         if not started and mode == "online":
+            self._guard(self._forget)
             self._guard(self._start, "offline", run_id, name, dict(config), folder)
 
     def _start(
@@ -56,6 +57,12 @@ class Tracker:
                 finish_timeout=SECONDS_TO_FINISH,
             ),
         )
+
+    def _forget(self) -> None:
+        import wandb
+
+        # Its background process holds the id of the run that could not start.
+        wandb.teardown(exit_code=1)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Sends figures of one step."""

@@ -115,9 +115,15 @@ def new_model_id() -> str:
 def _device(name: str) -> str:
     import torch
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInputError(
+            f"--device {name}: this machine offers no such device", culprit="--device"
+        ) from error
+    return name
 
 
 def _clips(order: Order, workshop: Workshop, sample_rate_hertz: int) -> list[Any]:

@@ -47,7 +47,7 @@ async def serve_here(nouns: list[str]) -> None:
         return
     folder = load(QuerySettings).folder
     running = found(folder, runtime)
-    if running:
+    if running and running.lasting:
         raise ConflictError(f"all services run already, at {running.address}")
     registrations = [build(noun, ground) for noun in sorted(nouns, key=lambda n: n != "query")]
     with ExitStack() as stack:
