@@ -43,9 +43,10 @@ def assert_calm(place: Workspace, done: Any) -> None:
     assert not place.notice.exists()
 
 
+@pytest.mark.slow
 def test_a_training_ends_and_the_same_order_trains_anew(work: Workspace) -> None:
-    order = ("train", "predictor", "--recorded", "prediction", "--steps", "100")
-    assert_calm(work, interrupted(work.start(*order), "training predictor: 0 of 100"))
+    order = ("train", "predictor", "--recorded", "prediction", "--steps", "40")
+    assert_calm(work, interrupted(work.start(*order), "training predictor: 0 of 40"))
     assert work.output(*order)
 
 
