@@ -48,6 +48,6 @@ bench: install ## Each benchmark in turn; ratios within one run
 		echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; \
 	done
 
-clean: ## Removes what was installed and cached; recordings, models and pieces stay
+clean: ## Removes what was installed, cached and made by the demo
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ SETTINGS = ExtractionSettings()
 SECONDS = 20
 SILENCE_DECIBELS = -60.0
 COEFFICIENTS = 13
+OWN = {"generated database", "recorded corpus"}
 
 
 def make(folder: Path) -> None:
@@ -58,7 +60,7 @@ def silence(samples: np.ndarray) -> float:
     return float((level < 10 ** (SILENCE_DECIBELS / 20)).mean())
 
 
-def figures(folder: Path) -> dict[str, object]:
+def figures(folder: Path) -> dict[str, Any]:
     """What the piece is like."""
     edits = json.loads((folder / "piece" / "edit_list.json").read_bytes())
     piece = read_audio(folder / "piece" / "piece.wav", name="piece.wav")
@@ -93,7 +95,11 @@ def main() -> None:
     """Makes the piece and prints its figures."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/demo")
     make(folder)
-    sys.stdout.write(json.dumps(figures(folder), indent=2) + "\n")
+    found = figures(folder)
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    distances = found["timbre distance to"]
+    if found["samples"] % SETTINGS.hop_length or min(distances, key=distances.get) not in OWN:
+        sys.exit("the piece is not of whole hops, or nearer to another corpus than to its own")
 
 
 if __name__ == "__main__":
