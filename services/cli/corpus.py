@@ -1,6 +1,7 @@
 """A folder of a user's own recordings, read for training and for upload."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count
@@ -12,6 +13,11 @@ from services.errors import InvalidInputError, NotFoundError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+# What the store refuses in names; lone surrogates stand for names that are not UTF-8.
+UNSTORABLE = re.compile(r"[/\\\x00-\x1f\x7f\ud800-\udfff]")
+# File systems take 255; partial files, numbers and ".json" need some room.
+MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,8 @@ def recordings(folder: Path) -> list[Recording]:
     """The sound files below `folder`, by name, whatever the case of their extension.
 
     Hidden files are left out; files of subfolders are named "subfolder - file", and numbered if
-    that is another file's name. Raises NotFoundError, naming the folder, if it does not exist or
-    holds none.
+    that is another file's name. One that cannot be stored under its name gets one like it. Raises
+    NotFoundError, naming the folder, if it does not exist or holds none.
     """
     from services.audio.reading import AUDIO_EXTENSIONS, is_audio_name
 
@@ -44,7 +50,8 @@ def recordings(folder: Path) -> list[Recording]:
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") for part in parts)
         if path.is_file() and not hidden and is_audio_name(path.name):
-            name = _free(" - ".join(parts), taken)
+            stem = " - ".join(parts).removesuffix(path.suffix)
+            name = _free(storable(stem) + path.suffix, taken)
             taken.add(name)
             found.append(Recording(path, name))
     if not found:
@@ -53,6 +60,16 @@ def recordings(folder: Path) -> list[Recording]:
             culprit=str(folder),
         )
     return found
+
+
+def storable(name: str) -> str:
+    """The name, or one like it with a hash of it, if a store cannot hold it or it is too long."""
+    encoded = name.encode(errors="surrogatepass")
+    if len(encoded) <= MAX_NAME_BYTES and not UNSTORABLE.search(name):
+        return name
+    ending = f"-{hashlib.sha256(encoded).hexdigest()[:8]}"
+    fitting = UNSTORABLE.sub("_", name).encode()[: MAX_NAME_BYTES - len(ending)]
+    return fitting.decode(errors="ignore") + ending
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from services.cli.corpus import fingerprint, readable, recordings
+from services.cli.corpus import fingerprint, readable, recordings, storable
 from services.cli.fitting import Fit, Trainer, fit
 from services.cli.progress import Reporter
 from services.errors import InvalidInputError, NotFoundError
@@ -97,7 +97,7 @@ def train(order: Order, workshop: Workshop) -> ModelVersion:
     plan = Fit(
         family=order.family,
         model_id=new_model_id(),
-        corpus=order.folder.name,
+        corpus=storable(order.folder.resolve().name),
         steps=steps,
         figure=figure,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.cli.connection import Client
-from services.cli.corpus import Recording, fingerprint, recordings
+from services.cli.corpus import Recording, fingerprint, recordings, storable
 from services.cli.progress import Progress
 from services.errors import CorruptObjectError
 
@@ -32,7 +32,7 @@ def upload(client: Client, folder: Path, progress: Progress) -> Database:
     What is there already is found, since another content makes another name.
     """
     found = recordings(folder)
-    name = f"{folder.resolve().name}-{fingerprint(found)[:8]}"
+    name = f"{storable(folder.resolve().name)}-{fingerprint(found)[:8]}"
     files = []
     for recording in found:
         files.append(client.pipeline.UploadAudio(_messages(recording, name)).audio)

@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from services.audio.writing import Encoding, write_audio
 from services.cli.corpus import fingerprint, readable, recordings
 from services.errors import InvalidInputError, NotFoundError
+from services.runtime.object_store.port import checked_key
 
 
 def place(folder: Path, *names: str) -> Path:
@@ -48,6 +50,30 @@ def test_names_that_collide_are_numbered(tmp_path: Path) -> None:
     found = {recording.name: recording.path.read_text() for recording in recordings(tmp_path)}
     assert len(found) == 3
     assert set(found.values()) == {"a/b.wav", "a - b.wav", "a - b (2).wav"}
+
+
+def test_names_that_cannot_be_stored_are_replaced_by_like_ones(tmp_path: Path) -> None:
+    names = [
+        "AC\\DC.wav",
+        "AC_DC.wav",
+        "a\nb.WAV",
+        f"{'鳥' * 83}.wav",
+        "deep/" + "x" * 250 + ".mp3",
+    ]
+    names.append(os.fsdecode(b"caf\xe9.wav"))
+    place(tmp_path, *names[:-1])
+    (tmp_path / names[-1]).write_bytes(b"latin")
+    found = [recording.name for recording in recordings(tmp_path)]
+    assert len(set(found)) == len(names)
+    assert "AC_DC.wav" in found
+    assert sorted(Path(name).suffix for name in found) == sorted(
+        Path(name).suffix for name in names
+    )
+    for name in found:
+        assert checked_key(f"audio/database/{name}").count("/") == 2
+        assert len(name.encode()) <= 250
+    assert found == [recording.name for recording in recordings(tmp_path)]
+    assert len(fingerprint(recordings(tmp_path))) == 64
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty", "file.wav"])
