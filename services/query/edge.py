@@ -36,13 +36,16 @@ from services.query.index import (
 from services.query.shard import FrameShard
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# Each open shard keeps threads, open files and memory, however long nobody asks it anything.
+_OPEN_SHARDS = 8
 
 
 class EdgeIndex(VectorIndex):
     """An index in `folder`, which one process may have open at a time.
 
     Raises UnavailableError, naming the folder, if another process has it open. Collections are
-    opened when first used; each answers one thread at a time.
+    opened when first used, and those unused longest are closed again; each answers one thread at
+    a time.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +59,13 @@ class EdgeIndex(VectorIndex):
         """See VectorIndex."""
         _checked_id(collection_id)
         self._catalog.create(collection_id, spec)
-        return self._catalog.describe(collection_id)
+        with self._held(collection_id) as collection:
+            if collection.point_count and not self._path(collection_id).exists():
+                # Its frames are lost whatever the catalogue says: they are to be indexed again.
+                self._forget(collection_id)
+                self._catalog.delete(collection_id)
+                self._catalog.create(collection_id, spec)
+            return self._catalog.describe(collection_id)
 
     def add(self, collection_id: str, source: SourceRef, frames: NDArray[np.float32]) -> int:
         """See VectorIndex."""
@@ -69,6 +78,8 @@ class EdgeIndex(VectorIndex):
                     culprit=source.key,
                 )
             digest = hashlib.sha256(np.ascontiguousarray(frames, "<f4").tobytes()).hexdigest()
+            # Opened before the catalogue is believed: what it names may be lost.
+            shard = self._shard(collection)
             known = self._catalog.find_source(collection_id, source.key)
             if known == (source.sha256, digest):
                 return len(frames)
@@ -85,7 +96,7 @@ class EdgeIndex(VectorIndex):
                     f"hold {source.key}: make another collection",
                     culprit=collection_id,
                 )
-            self._shard(collection).add(collection.source_count, source, frames)
+            shard.add(collection.source_count, source, frames)
             self._catalog.add_source(collection_id, source, len(frames), digest)
             return len(frames)
 
@@ -99,8 +110,9 @@ class EdgeIndex(VectorIndex):
                     f"collection {collection_id!r} holds no frames: index descriptors first",
                     culprit=collection_id,
                 )
+            shard = self._shard(collection)
             if not collection.published:
-                self._shard(collection).finish()
+                shard.finish()
             self._catalog.publish(collection_id, alias)
             return self._catalog.describe(collection_id)
 
@@ -146,10 +158,11 @@ class EdgeIndex(VectorIndex):
     def close(self) -> None:
         """See VectorIndex."""
         with self._lock:
-            for collection_id in list(self._shards):
-                with self._locks[collection_id]:
-                    self._forget(collection_id)
-            self._catalog.close()
+            locks = list(self._locks.items())
+        for collection_id, lock in locks:
+            with lock:
+                self._forget(collection_id)
+        self._catalog.close()
 
     @contextmanager
     def _held(self, collection_id: str) -> Iterator[Collection]:
@@ -177,10 +190,30 @@ class EdgeIndex(VectorIndex):
         return self._folder / "shards" / hashlib.sha256(collection_id.encode()).hexdigest()[:32]
 
     def _shard(self, collection: Collection) -> FrameShard:
-        shard = self._shards.get(collection.id)
-        if shard is None:
-            shard = self._shards[collection.id] = self._opened(collection)
+        with self._lock:
+            shard = self._shards.pop(collection.id, None)
+            if shard is not None:
+                self._shards[collection.id] = shard  # last: the latest used
+                return shard
+        self._close_idle(_OPEN_SHARDS - 1)
+        shard = self._opened(collection)
+        with self._lock:
+            self._shards[collection.id] = shard
         return shard
+
+    def _close_idle(self, most: int) -> None:
+        """Closes shards, the longest unused first, until `most` are open; busy ones stay."""
+        with self._lock:
+            unused = [(name, self._locks[name]) for name in self._shards]
+        for collection_id, lock in unused:
+            if len(self._shards) <= most:
+                return
+            # Not waited for: its holder may be about to close ours.
+            if lock.acquire(blocking=False):
+                try:
+                    self._forget(collection_id)
+                finally:
+                    lock.release()
 
     def _opened(self, collection: Collection) -> FrameShard:
         path = self._path(collection.id)
@@ -209,7 +242,8 @@ class EdgeIndex(VectorIndex):
         return shard
 
     def _forget(self, collection_id: str) -> None:
-        shard = self._shards.pop(collection_id, None)
+        with self._lock:
+            shard = self._shards.pop(collection_id, None)
         if shard is not None:
             shard.close()
 

@@ -1,10 +1,12 @@
 """What is particular to the embedded index: its folder, its lock, and what a crash leaves."""
 
+import re
 import shutil
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,12 @@ HOLDING = """
     print("open", flush=True)
     sys.stdin.read()
 """
+
+
+def thread_count() -> int:
+    """Threads of this process, the engine's among them."""
+    [line] = re.findall(r"^Threads:\s*(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(line)
 
 
 def source(key: str) -> SourceRef:
@@ -173,6 +181,79 @@ def test_lost_files_are_reported_and_deletion_mends_it(folder: Path) -> None:
     index.create("birds", SPEC)
     assert index.add("birds", source("wren.wav"), np.zeros((3, 2), np.float32)) == 3
     index.close()
+
+
+@pytest.mark.parametrize("reopened", [True, False])
+def test_a_collection_whose_files_are_lost_is_indexed_afresh(folder: Path, reopened: bool) -> None:
+    frames = np.arange(6, dtype=np.float32).reshape(3, 2)
+    index = EdgeIndex(folder)
+    index.create("birds", SPEC)
+    index.add("birds", source("wren.wav"), frames)
+    index.publish("birds", "latest")
+    if reopened:
+        index.close()
+    shutil.rmtree(folder / "shards")
+    if reopened:
+        index = EdgeIndex(folder)
+
+    made = index.create("birds", SPEC)
+    assert (made.point_count, made.published) == (0, False)
+    assert index.add("birds", source("wren.wav"), frames) == 3
+    index.publish("birds", "latest")
+    found = index.search("latest", frames[1:2], 1, SearchMode.EXACT)
+    assert (found.distances.item(), found.start_samples.item()) == (0, 1024)
+    index.close()
+
+
+def test_a_collection_that_cannot_be_opened_takes_nothing_and_is_not_published(
+    folder: Path,
+) -> None:
+    frames = np.zeros((3, 2), np.float32)
+    with_frames = EdgeIndex(folder)
+    with_frames.create("birds", SPEC)
+    with_frames.add("birds", source("wren.wav"), frames)
+    with_frames.close()
+    [shard] = (folder / "shards").iterdir()
+    shutil.rmtree(shard)
+    shard.mkdir()
+
+    index = EdgeIndex(folder)
+    with pytest.raises(CorruptObjectError, match=r"birds.*delete it"):
+        index.add("birds", source("wren.wav"), frames)
+    with pytest.raises(CorruptObjectError, match=r"birds.*delete it"):
+        index.publish("birds")
+    index.close()
+
+
+def test_idle_collections_are_closed_and_still_answer(folder: Path, index: EdgeIndex) -> None:
+    names = [f"birds-{number}" for number in range(20)]
+    for number, name in enumerate(names):
+        index.create(name, SPEC)
+        index.add(name, source("wren.wav"), np.full((3, 2), number, np.float32))
+        index.publish(name)
+        if number == 8:
+            threads_of_nine = thread_count()
+
+    assert thread_count() <= threads_of_nine
+    for number, name in enumerate(names):
+        found = index.search(name, np.full((1, 2), number, np.float32), 1, SearchMode.EXACT)
+        assert found.distances.item() == 0
+    assert thread_count() <= threads_of_nine
+
+
+def test_many_threads_may_use_more_collections_than_are_kept_open(index: EdgeIndex) -> None:
+    names = [f"birds-{number}" for number in range(12)]
+    for number, name in enumerate(names):
+        index.create(name, SPEC)
+        index.add(name, source("wren.wav"), np.full((3, 2), number, np.float32))
+
+    def distance(turn: int) -> float:
+        number = turn * 7 % len(names)
+        query = np.full((1, 2), number, np.float32)
+        return index.search(names[number], query, 1, SearchMode.EXACT).distances.item()
+
+    with ThreadPoolExecutor(12) as threads:
+        assert set(threads.map(distance, range(96))) == {0.0}
 
 
 def test_deleting_frees_the_disk(folder: Path, index: EdgeIndex) -> None:
