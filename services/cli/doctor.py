@@ -13,6 +13,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 GIBIBYTE = 1024**3
 LEAST_FREE_BYTES = 2 * GIBIBYTE
+# From the checkout: "demiurge" on the package index is a stranger's.
+PIP = "pip install -c constraints.txt -e"
 NEEDS = {
     "synth": ("torch", "librosa", "soundfile", "soxr", "safetensors"),
     "descriptor": ("librosa", "scipy", "soundfile", "soxr"),
@@ -61,7 +63,7 @@ def _packages() -> Iterator[Finding]:
         yield Finding(
             extra,
             f"not installed: {', '.join(missing)}" if missing else "installed",
-            f"pip install -c constraints.txt 'demiurge[{extra}]'" if missing else "",
+            f"make install, or in the checkout: {PIP} '.[{extra}]'" if missing else "",
         )
 
 
