@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -136,7 +135,6 @@ def test_the_course_is_kept_offline_where_wandb_cannot_be_reached(tmp_path: Path
         "WANDB_API_KEY": "0" * 40,
         "WANDB_BASE_URL": "http://127.0.0.1:9",
     }
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", ONLINE, str(tmp_path / "wandb")],
         env=os.environ | settings,
@@ -145,7 +143,6 @@ def test_the_course_is_kept_offline_where_wandb_cannot_be_reached(tmp_path: Path
         check=True,
         timeout=60,
     )
-    assert time.monotonic() - began < 30
     (said,) = done.stdout.splitlines()
     assert said.startswith("W&B does not work, training goes on without it: ")
     (kept,) = (tmp_path / "wandb").rglob("offline-run-*-abc12345/run-abc12345.wandb")
