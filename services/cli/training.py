@@ -141,9 +141,10 @@ def _melgan(order: Order, workshop: Workshop) -> tuple[Trainer, int, str]:
     from services.synth.melgan.training import MelGanTrainer
 
     settings = _overridden(preset(order.preset), order.overrides)
+    steps = _steps(order)
     clips = _clips(order, workshop, settings.generator.mel.sample_rate_hertz)
     trainer = MelGanTrainer(settings, clips, device=_device(order.device), seed=order.seed)
-    return trainer, _steps(order), "mel_error"
+    return trainer, steps, "mel_error"
 
 
 def _unagan(order: Order, workshop: Workshop) -> tuple[Trainer, int, str]:
@@ -151,9 +152,13 @@ def _unagan(order: Order, workshop: Workshop) -> tuple[Trainer, int, str]:
     from services.synth.unagan.training import UnaganTrainer
 
     settings = _overridden(preset(order.preset), order.overrides)
+    steps = _steps(order)
     clips = _clips(order, workshop, settings.networks.mel.sample_rate_hertz)
+    for clip in clips:
+        if not clip.samples.any():
+            workshop.progress.say(f"left out: {clip.name} is silent")
     trainer = UnaganTrainer(settings, clips, device=_device(order.device), seed=order.seed)
-    return trainer, _steps(order), settings.validation_figure
+    return trainer, steps, settings.validation_figure
 
 
 def _predictor(order: Order, workshop: Workshop) -> tuple[Trainer, int, str]:
@@ -178,6 +183,8 @@ def _predictor(order: Order, workshop: Workshop) -> tuple[Trainer, int, str]:
         tracks.append(track)
         workshop.progress.update("describing recordings", len(tracks), len(corpus))
     trainer = PredictorTrainer(settings, tracks, device=_device(order.device), seed=order.seed)
+    for name in trainer.corpus.too_short:
+        workshop.progress.say(f"left out: {name} is too short for the window")
     return (
         trainer,
         order.steps or DEFAULT_STEPS.get((order.family, order.preset), trainer.total_steps),

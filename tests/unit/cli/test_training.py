@@ -93,11 +93,19 @@ def test_an_unknown_preset_is_refused_with_those_there_are(folder: Path, family:
         train(order(folder, family, preset="huge"), Workshop.here(Notes()))
 
 
-def test_a_preset_that_names_no_length_asks_for_steps(folder: Path) -> None:
+def test_a_preset_that_names_no_length_asks_for_steps_before_anything_is_read(folder: Path) -> None:
+    (folder / "broken.wav").write_text("no sound")
+    notes = Notes()
     with pytest.raises(InvalidInputError, match="--steps"):
-        train(
-            order(folder, "unagan", preset="published-script", steps=None), Workshop.here(Notes())
-        )
+        train(order(folder, "unagan", preset="published-script", steps=None), Workshop.here(notes))
+    assert not [text for text in notes.said if "left out" in text]
+
+
+def test_a_sound_too_short_to_learn_from_is_told(folder: Path) -> None:
+    (folder / "click.wav").write_bytes(sound(0.05, 3))
+    notes = Notes()
+    train(order(folder), Workshop.here(notes))
+    assert "left out: click.wav is too short for the window" in notes.said
 
 
 @pytest.mark.parametrize("device", ["cuda", "toaster"])
