@@ -15,9 +15,14 @@ def extract(
         "descriptors"
     ),
     sample_rate: Annotated[
-        int, typer.Option("--sample-rate", "--sr", min=1000, help="Rate to describe at, in Hz.")
+        int,
+        typer.Option(
+            "--sample-rate", "--sr", min=8000, max=192_000, help="Rate to describe at, in Hz."
+        ),
     ] = 44100,
-    hop_length: Annotated[int, typer.Option(min=1, help="Samples from frame to frame.")] = 1024,
+    hop_length: Annotated[
+        int, typer.Option(min=64, max=65_536, help="Samples from frame to frame.")
+    ] = 1024,
 ) -> None:
     """Describe every sound of a folder, a JSON file each.
 

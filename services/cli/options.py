@@ -1,13 +1,31 @@
 """Choices that several verbs offer, and their names in the contract."""
 
+import math
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+import typer
 
 if TYPE_CHECKING:
     from demiurge.audio.v1 import audio_pb2
     from demiurge.playback.v1 import playback_service_pb2
     from demiurge.query.v1 import query_service_pb2
     from google.protobuf.duration_pb2 import Duration
+
+# The contract's bounds: out of range is better known before minutes of training.
+MAX_SEED = 2**64 - 1
+MAX_FILES = 100_000
+MAX_FRAMES = 1_000_000
+MAX_STEPS = 100_000
+MAX_SOUND_SECONDS = 3600
+MAX_CROSSFADE_MILLISECONDS = 1000
+
+
+def number(value: float) -> float:
+    """The value, unless it is NaN, which lies within every range: for options' callbacks."""
+    if math.isnan(value):
+        raise typer.BadParameter("nan is not a number.")
+    return value
 
 
 def duration_message(seconds: float) -> "Duration":

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from services.cli.options import MAX_SEED, MAX_STEPS, number
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -15,10 +17,13 @@ def predict(
     ],
     predictor: Annotated[str, typer.Option(help="Id of the predictor (see `demiurge models`).")],
     out: Annotated[Path, typer.Option(help="Descriptor file to write.")] = Path("predicted.json"),
-    steps: Annotated[int, typer.Option(min=1, help="Frames to predict.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, help="Where chance comes from.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Frames to predict.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Where chance comes from.")] = 0,
     temperature: Annotated[
-        float, typer.Option(min=0, max=10, help="How freely a stochastic predictor goes on.")
+        float,
+        typer.Option(
+            min=0, max=10, callback=number, help="How freely a stochastic predictor goes on."
+        ),
     ] = 0.0,
 ) -> None:
     """Continue descriptors from where they end.

@@ -5,7 +5,13 @@ from typing import Annotated
 
 import typer
 
-from services.cli.options import Encoding, Placement, duration_message
+from services.cli.options import (
+    MAX_CROSSFADE_MILLISECONDS,
+    Encoding,
+    Placement,
+    duration_message,
+    number,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -15,7 +21,13 @@ def render(
     matches: Annotated[Path, typer.Argument(help="Match table, from `demiurge match`.")],
     out: Annotated[Path, typer.Option(help="Folder that the piece is put into.")] = Path("piece"),
     crossfade: Annotated[
-        float, typer.Option(min=0, help="Milliseconds of the fade between moments.")
+        float,
+        typer.Option(
+            min=0,
+            max=MAX_CROSSFADE_MILLISECONDS,
+            callback=number,
+            help="Milliseconds of the fade between moments.",
+        ),
     ] = 22.0,
     placement: Annotated[
         Placement, typer.Option(help="Which samples stand for a moment: from it on, or around it.")

@@ -6,9 +6,22 @@ from typing import Annotated
 
 import typer
 
-from services.cli.options import Encoding, Metric, Placement, Scaling, duration_message
+from services.cli.options import (
+    MAX_CROSSFADE_MILLISECONDS,
+    MAX_FILES,
+    MAX_FRAMES,
+    MAX_SEED,
+    MAX_SOUND_SECONDS,
+    Encoding,
+    Metric,
+    Placement,
+    Scaling,
+    duration_message,
+    number,
+)
 
 PUBLISHED_FRAMES_PER_SECOND = 44100 / 1024
+MAX_PIECE_SECONDS = int(MAX_FRAMES / PUBLISHED_FRAMES_PER_SECOND)
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -23,9 +36,15 @@ def run(
         typer.Option(help="Folder of recordings whose sound the piece is made of."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that the piece is put into.")] = Path("piece"),
-    duration: Annotated[float, typer.Option(min=0.1, help="Seconds of the piece.")] = 20.0,
+    duration: Annotated[
+        float,
+        typer.Option(min=0.1, max=MAX_PIECE_SECONDS, callback=number, help="Seconds of the piece."),
+    ] = 20.0,
     seed: Annotated[
-        int, typer.Option(min=0, help="The same seed makes the same piece; another, another.")
+        int,
+        typer.Option(
+            min=0, max=MAX_SEED, help="The same seed makes the same piece; another, another."
+        ),
     ] = 0,
     unagan: Annotated[
         str, typer.Option(help="Id of a trained UNAGAN; without one, one is trained first.")
@@ -43,9 +62,12 @@ def run(
             help="Take moments from the recordings themselves instead of generated sound.",
         ),
     ] = False,
-    files: Annotated[int, typer.Option(min=1, help="Sounds to generate.")] = 24,
+    files: Annotated[int, typer.Option(min=1, max=MAX_FILES, help="Sounds to generate.")] = 24,
     file_duration: Annotated[
-        float, typer.Option(min=0.1, help="Seconds of each generated sound.")
+        float,
+        typer.Option(
+            min=0.1, max=MAX_SOUND_SECONDS, callback=number, help="Seconds of each generated sound."
+        ),
     ] = 4.0,
     preset: Annotated[
         str, typer.Option(help="How models are trained where none are given.")
@@ -58,14 +80,23 @@ def run(
         typer.Option(help="standardized: every feature counts alike; none: loudness counts most."),
     ] = Scaling.STANDARDIZED,
     crossfade: Annotated[
-        float, typer.Option(min=0, help="Milliseconds of the fade between moments.")
+        float,
+        typer.Option(
+            min=0,
+            max=MAX_CROSSFADE_MILLISECONDS,
+            callback=number,
+            help="Milliseconds of the fade between moments.",
+        ),
     ] = 22.0,
     placement: Annotated[
         Placement, typer.Option(help="Which samples stand for a moment: from it on, or around it.")
     ] = Placement.PUBLISHED,
     encoding: Annotated[Encoding, typer.Option(help="Kind of file.")] = Encoding.WAV_PCM16,
     temperature: Annotated[
-        float, typer.Option(min=0, max=10, help="How freely a stochastic predictor goes on.")
+        float,
+        typer.Option(
+            min=0, max=10, callback=number, help="How freely a stochastic predictor goes on."
+        ),
     ] = 0.0,
 ) -> None:
     """From recordings to a new piece.
@@ -85,31 +116,40 @@ def run(
     from services.cli.training import Order
     from services.cli.transfer import upload
     from services.errors import InvalidInputError
+    from services.runtime.settings import RuntimeSettings, load
 
     if recorded is None and (direct or not (unagan and melgan)):
         raise InvalidInputError("give --recorded FOLDER, or the ids of --unagan and --melgan")
-    with Progress() as progress:
-        recordings(prediction)  # an empty folder is better known before anything is trained
-        orders = [] if predictor else [Order("predictor", prediction, preset, seed)]
-        if recorded is not None and not direct:
-            given = {"melgan": melgan, "unagan": unagan}
-            orders += [Order(name, recorded, preset, seed) for name in given if not given[name]]
-        trained = train_all(orders, progress)
-        spec = pb.RunSpec(
-            prediction=pb.Prediction(
-                predictor_id=predictor or trained["predictor"],
-                frame_count=math.ceil(duration * PUBLISHED_FRAMES_PER_SECOND),
-                temperature=temperature,
-            ),
-            matching=pb.Matching(metric=metric.message, scaling=scaling.message),
-            render=RenderSettings(
-                crossfade=duration_message(crossfade / 1000),
-                placement=placement.message,
-                encoding=encoding.message,
-            ),
-            seed=seed,
+    recordings(prediction)  # an empty folder is better known before anything is trained
+    orders = [] if predictor else [Order("predictor", prediction, preset, seed)]
+    if recorded is not None and not direct:
+        given = {"melgan": melgan, "unagan": unagan}
+        orders += [Order(name, recorded, preset, seed) for name in given if not given[name]]
+    elsewhere = load(RuntimeSettings).gateway_address
+    if elsewhere and orders:
+        needed = ", ".join(sorted(f"--{order.family}" for order in orders))
+        raise InvalidInputError(
+            f"give {needed}: models trained here would not be found at {elsewhere}",
+            culprit="DEMIURGE_GATEWAY_ADDRESS",
         )
-        with connect() as client:
+    spec = pb.RunSpec(
+        prediction=pb.Prediction(
+            frame_count=math.ceil(duration * PUBLISHED_FRAMES_PER_SECOND), temperature=temperature
+        ),
+        matching=pb.Matching(metric=metric.message, scaling=scaling.message),
+        render=RenderSettings(
+            crossfade=duration_message(crossfade / 1000),
+            placement=placement.message,
+            encoding=encoding.message,
+        ),
+        seed=seed,
+    )
+    length = duration_message(file_duration)
+    with Progress() as progress:
+        trained = train_all(orders, progress)
+        # A gateway elsewhere has all others beside it: then nothing needs to be started here.
+        with connect(*(["gateway"] if elsewhere else [])) as client:
+            spec.prediction.predictor_id = predictor or trained["predictor"]
             spec.prediction.database = upload(client, prediction, progress).name
             if direct and recorded is not None:
                 spec.database = upload(client, recorded, progress).name
@@ -117,5 +157,5 @@ def run(
                 spec.generation.unagan_model_id = unagan or trained["unagan"]
                 spec.generation.melgan_model_id = melgan or trained["melgan"]
                 spec.generation.file_count = files
-                spec.generation.duration.CopyFrom(duration_message(file_duration))
+                spec.generation.duration.CopyFrom(length)
             fetch(client, follow(client, spec, progress), out, progress)

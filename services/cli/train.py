@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from services.cli.options import MAX_SEED
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 Folder = Annotated[
@@ -20,7 +22,7 @@ Preset = Annotated[
     ),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Updates; the preset's own if not given.")]
-Seed = Annotated[int, typer.Option(min=0, help="Where all chance comes from.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Where all chance comes from.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Items a step.")]
 LearningRate = Annotated[float | None, typer.Option(min=0, help="Of Adam.")]
@@ -109,7 +111,7 @@ def predictor(
     dim_pos_encoding: Annotated[
         int | None, typer.Option(min=0, help="Width of the position code; 0 means none.")
     ] = None,
-    dropout: Annotated[float | None, typer.Option(min=0, help="Share dropped.")] = None,
+    dropout: Annotated[float | None, typer.Option(min=0, max=1, help="Share dropped.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Times that all is seen.")] = None,
 ) -> None:
     """Train a predictor: the model that continues descriptor sequences."""
