@@ -24,6 +24,10 @@ MAX_CHANNELS = 64
 MIN_SAMPLE_RATE_HERTZ = 1_000
 MAX_SAMPLE_RATE_HERTZ = 1_000_000
 
+# Frames times channels: 2 GiB of float32, three hours of stereo and more. Silence compresses to
+# almost nothing, so the size of a file says little about the memory that it asks for.
+MAX_SAMPLES = 2**29
+
 _BLOCK_FRAMES = 65_536
 # Container magic → byte order of its sizes, and the chunk that holds the samples.
 _CHUNKED = {
@@ -72,7 +76,8 @@ def read_audio(source: Path | BinaryIO, *, name: str) -> Sound:
     content decides, not the extension. Integers become x / 2^(bits - 1).
 
     Raises UnreadableAudioError, naming `name`, for whatever is not sound, is damaged or shorter
-    than its header claims, holds no samples, or samples that are not finite.
+    than its header claims, holds no samples, samples that are not finite, or more than MAX_SAMPLES
+    over all channels.
     """
     if isinstance(source, Path):
         try:
@@ -124,17 +129,29 @@ def _decoded(sound_file: soundfile.SoundFile, name: str) -> FloatArray:
         )
     if not MIN_SAMPLE_RATE_HERTZ <= sound_file.samplerate <= MAX_SAMPLE_RATE_HERTZ:
         raise _unreadable(name, f"claims a rate of {sound_file.samplerate} Hz")
+    claimed = sound_file.frames
+    has_length = sound_file.format not in _WITHOUT_LENGTH and claimed != _UNKNOWN_LENGTH
+    if has_length:
+        _refuse_too_long(claimed * sound_file.channels, name, "claims")
     blocks = []
+    count = 0
     while len(block := sound_file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        count += block.size
+        _refuse_too_long(count, name, "holds")
         blocks.append(block)
     if not blocks:
         raise _unreadable(name, "holds no samples")
     samples: FloatArray = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    claimed = sound_file.frames
-    has_length = sound_file.format not in _WITHOUT_LENGTH and claimed != _UNKNOWN_LENGTH
     if has_length and len(samples) < claimed:
         raise _unreadable(name, f"is truncated: {len(samples)} of {claimed} samples are there")
     return samples
+
+
+def _refuse_too_long(count: int, name: str, verb: str) -> None:
+    if count > MAX_SAMPLES:
+        raise _unreadable(
+            name, f"{verb} more than {MAX_SAMPLES} samples over all channels: cut it in pieces"
+        )
 
 
 def _refuse_false_length(file: BinaryIO, name: str) -> None:

@@ -10,6 +10,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.audio import reading
 from services.audio.reading import is_audio_name, read_audio
 from services.errors import UnreadableAudioError
 
@@ -164,7 +165,7 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "header of 4 GB": (lambda: with_data_size(encoded(), 2**32 - 1), "is truncated"),
     "flac header of hours": (
         lambda: with_flac_length(encoded(container="FLAC"), 2**35),
-        "is truncated|cannot be decoded",
+        "claims more than 536870912 samples",
     ),
     "nan": (lambda: constant(np.nan, "FLOAT"), "not finite"),
     "infinity": (lambda: constant(-np.inf, "FLOAT"), "not finite"),
@@ -203,6 +204,28 @@ def test_what_a_header_claims_is_not_allocated(case: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize("has_length", [True, False])
+def test_silence_that_decodes_to_too_much_is_refused_before_it_is_all_in_memory(
+    has_length: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 400_000
+    monkeypatch.setattr(reading, "MAX_SAMPLES", limit)
+    whole = encoded(np.zeros((limit // 2, 2)), container="FLAC")
+    assert read_audio(io.BytesIO(whole), name="whole.flac").frame_count == limit // 2
+
+    flac = encoded(np.zeros((4_000_000, 2)), container="FLAC")
+    if not has_length:
+        flac = with_flac_length(flac, 0)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableAudioError, match=rf"^hush.* more than {limit} samples"):
+            read_audio(io.BytesIO(flac), name="hush.flac")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000  # of 32 000 000 bytes in all
 
 
 def test_missing_files_and_folders_are_refused_by_name(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64\x65miurge/audio/v1/audio.proto\x12\x11\x64\x65miurge.audio.v1\x1a\x1b\x62uf/validate/validate.proto\"}\n\tObjectRef\x12\x17\n\x03key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12%\n\x06sha256\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x1c\n\nmedia_type\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01\"\xcb\x02\n\x0f\x44\x65scriptorTrack\x12*\n\rfeature_names\x18\x01 \x03(\tB\x13\xbaH\x10\x92\x01\r\x08\x01\x10\x80\x08\x18\x01\"\x04r\x02\x10\x01\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\r\x12\"\n\x11sample_rate_hertz\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00\x12#\n\x12hop_length_samples\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00\x12\x35\n\x07\x66raming\x18\x05 \x01(\x0e\x32\x1a.demiurge.audio.v1.FramingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x18\n\x06source\x18\x06 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12\x1b\n\x06values\x18\x07 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@H\x00\x12.\n\x06object\x18\x08 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRefH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"k\n\x11\x46\x65\x61tureStatistics\x12\x1f\n\rfeature_names\x18\x01 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x18\x01\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\x04\x12\r\n\x05means\x18\x03 \x03(\x01\x12\x11\n\tvariances\x18\x04 \x03(\x01\"\xe2\x01\n\nMatchTable\x12-\n\x07sources\x18\x01 \x03(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\"\n\x11sample_rate_hertz\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00\x12#\n\x12hop_length_samples\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00\x12\x1a\n\tneighbors\x18\x04 \x01(\rB\x07\xbaH\x04*\x02 \x00\x12\x16\n\x0esource_indices\x18\x05 \x03(\r\x12\x15\n\rstart_samples\x18\x06 \x03(\x04\x12\x11\n\tdistances\x18\x07 \x03(\x02*8\n\x07\x46raming\x12\x17\n\x13\x46RAMING_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46RAMING_CENTERED\x10\x01*\xa2\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41UDIO_ENCODING_WAV_PCM16\x10\x01\x12\x1c\n\x18\x41UDIO_ENCODING_WAV_PCM24\x10\x02\x12\x1c\n\x18\x41UDIO_ENCODING_WAV_FLOAT\x10\x03\x12\x17\n\x13\x41UDIO_ENCODING_FLAC\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64\x65miurge/audio/v1/audio.proto\x12\x11\x64\x65miurge.audio.v1\x1a\x1b\x62uf/validate/validate.proto\"}\n\tObjectRef\x12\x17\n\x03key\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x08\x12%\n\x06sha256\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x1c\n\nmedia_type\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01\"\xd3\x02\n\x0f\x44\x65scriptorTrack\x12*\n\rfeature_names\x18\x01 \x03(\tB\x13\xbaH\x10\x92\x01\r\x08\x01\x10\x80\x08\x18\x01\"\x04r\x02\x10\x01\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\r\x12&\n\x11sample_rate_hertz\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\xdc\x0b \x00\x12\'\n\x12hop_length_samples\x18\x04 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04 \x00\x12\x35\n\x07\x66raming\x18\x05 \x01(\x0e\x32\x1a.demiurge.audio.v1.FramingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x18\n\x06source\x18\x06 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12\x1b\n\x06values\x18\x07 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@H\x00\x12.\n\x06object\x18\x08 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRefH\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"k\n\x11\x46\x65\x61tureStatistics\x12\x1f\n\rfeature_names\x18\x01 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x18\x01\x12\x13\n\x0b\x66rame_count\x18\x02 \x01(\x04\x12\r\n\x05means\x18\x03 \x03(\x01\x12\x11\n\tvariances\x18\x04 \x03(\x01\"\xea\x01\n\nMatchTable\x12-\n\x07sources\x18\x01 \x03(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12&\n\x11sample_rate_hertz\x18\x02 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\xdc\x0b \x00\x12\'\n\x12hop_length_samples\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04 \x00\x12\x1a\n\tneighbors\x18\x04 \x01(\rB\x07\xbaH\x04*\x02 \x00\x12\x16\n\x0esource_indices\x18\x05 \x03(\r\x12\x15\n\rstart_samples\x18\x06 \x03(\x04\x12\x11\n\tdistances\x18\x07 \x03(\x02*8\n\x07\x46raming\x12\x17\n\x13\x46RAMING_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46RAMING_CENTERED\x10\x01*\xa2\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41UDIO_ENCODING_WAV_PCM16\x10\x01\x12\x1c\n\x18\x41UDIO_ENCODING_WAV_PCM24\x10\x02\x12\x1c\n\x18\x41UDIO_ENCODING_WAV_FLOAT\x10\x03\x12\x17\n\x13\x41UDIO_ENCODING_FLAC\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,9 +43,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIPTORTRACK'].fields_by_name['feature_names']._loaded_options = None
   _globals['_DESCRIPTORTRACK'].fields_by_name['feature_names']._serialized_options = b'\272H\020\222\001\r\010\001\020\200\010\030\001\"\004r\002\020\001'
   _globals['_DESCRIPTORTRACK'].fields_by_name['sample_rate_hertz']._loaded_options = None
-  _globals['_DESCRIPTORTRACK'].fields_by_name['sample_rate_hertz']._serialized_options = b'\272H\004\032\002 \000'
+  _globals['_DESCRIPTORTRACK'].fields_by_name['sample_rate_hertz']._serialized_options = b'\272H\010\032\006\030\200\334\013 \000'
   _globals['_DESCRIPTORTRACK'].fields_by_name['hop_length_samples']._loaded_options = None
-  _globals['_DESCRIPTORTRACK'].fields_by_name['hop_length_samples']._serialized_options = b'\272H\004\032\002 \000'
+  _globals['_DESCRIPTORTRACK'].fields_by_name['hop_length_samples']._serialized_options = b'\272H\010\032\006\030\200\200\004 \000'
   _globals['_DESCRIPTORTRACK'].fields_by_name['framing']._loaded_options = None
   _globals['_DESCRIPTORTRACK'].fields_by_name['framing']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_DESCRIPTORTRACK'].fields_by_name['source']._loaded_options = None
@@ -55,21 +55,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEATURESTATISTICS'].fields_by_name['feature_names']._loaded_options = None
   _globals['_FEATURESTATISTICS'].fields_by_name['feature_names']._serialized_options = b'\272H\005\222\001\002\030\001'
   _globals['_MATCHTABLE'].fields_by_name['sample_rate_hertz']._loaded_options = None
-  _globals['_MATCHTABLE'].fields_by_name['sample_rate_hertz']._serialized_options = b'\272H\004\032\002 \000'
+  _globals['_MATCHTABLE'].fields_by_name['sample_rate_hertz']._serialized_options = b'\272H\010\032\006\030\200\334\013 \000'
   _globals['_MATCHTABLE'].fields_by_name['hop_length_samples']._loaded_options = None
-  _globals['_MATCHTABLE'].fields_by_name['hop_length_samples']._serialized_options = b'\272H\004\032\002 \000'
+  _globals['_MATCHTABLE'].fields_by_name['hop_length_samples']._serialized_options = b'\272H\010\032\006\030\200\200\004 \000'
   _globals['_MATCHTABLE'].fields_by_name['neighbors']._loaded_options = None
   _globals['_MATCHTABLE'].fields_by_name['neighbors']._serialized_options = b'\272H\004*\002 \000'
-  _globals['_FRAMING']._serialized_start=880
-  _globals['_FRAMING']._serialized_end=936
-  _globals['_AUDIOENCODING']._serialized_start=939
-  _globals['_AUDIOENCODING']._serialized_end=1101
+  _globals['_FRAMING']._serialized_start=896
+  _globals['_FRAMING']._serialized_end=952
+  _globals['_AUDIOENCODING']._serialized_start=955
+  _globals['_AUDIOENCODING']._serialized_end=1117
   _globals['_OBJECTREF']._serialized_start=81
   _globals['_OBJECTREF']._serialized_end=206
   _globals['_DESCRIPTORTRACK']._serialized_start=209
-  _globals['_DESCRIPTORTRACK']._serialized_end=540
-  _globals['_FEATURESTATISTICS']._serialized_start=542
-  _globals['_FEATURESTATISTICS']._serialized_end=649
-  _globals['_MATCHTABLE']._serialized_start=652
-  _globals['_MATCHTABLE']._serialized_end=878
+  _globals['_DESCRIPTORTRACK']._serialized_end=548
+  _globals['_FEATURESTATISTICS']._serialized_start=550
+  _globals['_FEATURESTATISTICS']._serialized_end=657
+  _globals['_MATCHTABLE']._serialized_start=660
+  _globals['_MATCHTABLE']._serialized_end=894
 # @@protoc_insertion_point(module_scope)

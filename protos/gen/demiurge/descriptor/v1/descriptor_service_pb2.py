@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from demiurge.audio.v1 import audio_pb2 as demiurge_dot_audio_dot_v1_dot_audio__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/demiurge/descriptor/v1/descriptor_service.proto\x12\x16\x64\x65miurge.descriptor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x64\x65miurge/audio/v1/audio.proto\"e\n\x12\x45xtractionSettings\x12&\n\x11sample_rate_hertz\x18\x01 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\xdc\x0b(\x00\x12\'\n\x12hop_length_samples\x18\x02 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04(\x00\"\x8e\x01\n\x19\x45xtractDescriptorsRequest\x12\x33\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRefB\x06\xbaH\x03\xc8\x01\x01\x12<\n\x08settings\x18\x02 \x01(\x0b\x32*.demiurge.descriptor.v1.ExtractionSettings\"\xd0\x01\n\x1a\x45xtractDescriptorsResponse\x12\x31\n\x05track\x18\x01 \x01(\x0b\x32\".demiurge.audio.v1.DescriptorTrack\x12,\n\x06object\x18\x02 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x38\n\nstatistics\x18\x03 \x01(\x0b\x32$.demiurge.audio.v1.FeatureStatistics\x12\x17\n\x0f\x64\x65ltas_are_zero\x18\x04 \x01(\x08\x32\x90\x01\n\x11\x44\x65scriptorService\x12{\n\x12\x45xtractDescriptors\x12\x31.demiurge.descriptor.v1.ExtractDescriptorsRequest\x1a\x32.demiurge.descriptor.v1.ExtractDescriptorsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/demiurge/descriptor/v1/descriptor_service.proto\x12\x16\x64\x65miurge.descriptor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x64\x65miurge/audio/v1/audio.proto\"l\n\x12\x45xtractionSettings\x12*\n\x11sample_rate_hertz\x18\x01 \x01(\x05\x42\x0f\xbaH\x0c\x1a\x07\x18\x80\xdc\x0b(\xc0>\xd8\x01\x01\x12*\n\x12hop_length_samples\x18\x02 \x01(\x05\x42\x0e\xbaH\x0b\x1a\x06\x18\x80\x80\x04(@\xd8\x01\x01\"\x8e\x01\n\x19\x45xtractDescriptorsRequest\x12\x33\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRefB\x06\xbaH\x03\xc8\x01\x01\x12<\n\x08settings\x18\x02 \x01(\x0b\x32*.demiurge.descriptor.v1.ExtractionSettings\"\xd0\x01\n\x1a\x45xtractDescriptorsResponse\x12\x31\n\x05track\x18\x01 \x01(\x0b\x32\".demiurge.audio.v1.DescriptorTrack\x12,\n\x06object\x18\x02 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x38\n\nstatistics\x18\x03 \x01(\x0b\x32$.demiurge.audio.v1.FeatureStatistics\x12\x17\n\x0f\x64\x65ltas_are_zero\x18\x04 \x01(\x08\x32\x90\x01\n\x11\x44\x65scriptorService\x12{\n\x12\x45xtractDescriptors\x12\x31.demiurge.descriptor.v1.ExtractDescriptorsRequest\x1a\x32.demiurge.descriptor.v1.ExtractDescriptorsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +34,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'demiurge.descriptor.v1.desc
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXTRACTIONSETTINGS'].fields_by_name['sample_rate_hertz']._loaded_options = None
-  _globals['_EXTRACTIONSETTINGS'].fields_by_name['sample_rate_hertz']._serialized_options = b'\272H\010\032\006\030\200\334\013(\000'
+  _globals['_EXTRACTIONSETTINGS'].fields_by_name['sample_rate_hertz']._serialized_options = b'\272H\014\032\007\030\200\334\013(\300>\330\001\001'
   _globals['_EXTRACTIONSETTINGS'].fields_by_name['hop_length_samples']._loaded_options = None
-  _globals['_EXTRACTIONSETTINGS'].fields_by_name['hop_length_samples']._serialized_options = b'\272H\010\032\006\030\200\200\004(\000'
+  _globals['_EXTRACTIONSETTINGS'].fields_by_name['hop_length_samples']._serialized_options = b'\272H\013\032\006\030\200\200\004(@\330\001\001'
   _globals['_EXTRACTDESCRIPTORSREQUEST'].fields_by_name['audio']._loaded_options = None
   _globals['_EXTRACTDESCRIPTORSREQUEST'].fields_by_name['audio']._serialized_options = b'\272H\003\310\001\001'
   _globals['_EXTRACTIONSETTINGS']._serialized_start=135
-  _globals['_EXTRACTIONSETTINGS']._serialized_end=236
-  _globals['_EXTRACTDESCRIPTORSREQUEST']._serialized_start=239
-  _globals['_EXTRACTDESCRIPTORSREQUEST']._serialized_end=381
-  _globals['_EXTRACTDESCRIPTORSRESPONSE']._serialized_start=384
-  _globals['_EXTRACTDESCRIPTORSRESPONSE']._serialized_end=592
-  _globals['_DESCRIPTORSERVICE']._serialized_start=595
-  _globals['_DESCRIPTORSERVICE']._serialized_end=739
+  _globals['_EXTRACTIONSETTINGS']._serialized_end=243
+  _globals['_EXTRACTDESCRIPTORSREQUEST']._serialized_start=246
+  _globals['_EXTRACTDESCRIPTORSREQUEST']._serialized_end=388
+  _globals['_EXTRACTDESCRIPTORSRESPONSE']._serialized_start=391
+  _globals['_EXTRACTDESCRIPTORSRESPONSE']._serialized_end=599
+  _globals['_DESCRIPTORSERVICE']._serialized_start=602
+  _globals['_DESCRIPTORSERVICE']._serialized_end=746
 # @@protoc_insertion_point(module_scope)

@@ -26,9 +26,9 @@ class ExtractionSettings(_message.Message):
     SAMPLE_RATE_HERTZ_FIELD_NUMBER: _builtins.int
     HOP_LENGTH_SAMPLES_FIELD_NUMBER: _builtins.int
     sample_rate_hertz: _builtins.int
-    """Rate that the sound is resampled to; 0 means 44 100."""
+    """Rate that the sound is resampled to, 8 000 or more; 0 means 44 100."""
     hop_length_samples: _builtins.int
-    """Distance between frames; 0 means 1024."""
+    """Distance between frames, 64 or more; 0 means 1024."""
     def __init__(
         self,
         *,
