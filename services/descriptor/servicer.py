@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 import orjson
@@ -29,11 +31,16 @@ class DescriptorServicer(pb_grpc.DescriptorServiceServicer):
 
     def __init__(self, settings: DescriptorSettings, store: ObjectStore) -> None:
         self._store = store
-        self._slots = asyncio.Semaphore(settings.workers)
+        # Of its own: a thread goes on when its caller leaves, and is only then free for the next.
+        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="descriptor")
 
     async def warm_up(self) -> None:
         """To be awaited before the service says that it is ready."""
         await asyncio.to_thread(mfcc.warm_up)
+
+    async def shut_down(self) -> None:
+        """Returns when the files at work are described; to be called after the last request."""
+        await asyncio.to_thread(self._threads.shutdown)
 
     async def ExtractDescriptors(
         self,
@@ -45,8 +52,11 @@ class DescriptorServicer(pb_grpc.DescriptorServiceServicer):
             request.settings.sample_rate_hertz or ExtractionSettings.sample_rate_hertz,
             request.settings.hop_length_samples or ExtractionSettings.hop_length,
         )
-        async with self._slots:
-            return await asyncio.to_thread(self._describe, request.audio, settings)
+        # The thread logs with the ids of the call that it works for.
+        run = copy_context().run
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, run, self._describe, request.audio, settings
+        )
 
     def _describe(
         self, audio: "audio_pb2.ObjectRef", settings: ExtractionSettings

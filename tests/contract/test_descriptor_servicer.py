@@ -46,8 +46,10 @@ def store(tmp_path: Path) -> FolderStore:
 
 
 @pytest.fixture
-def service(store: FolderStore) -> DescriptorServicer:
-    return DescriptorServicer(DescriptorSettings(workers=2), store)
+async def service(store: FolderStore) -> AsyncIterator[DescriptorServicer]:
+    servicer = DescriptorServicer(DescriptorSettings(workers=2), store)
+    yield servicer
+    await servicer.shut_down()
 
 
 @pytest.fixture
@@ -186,6 +188,44 @@ async def test_no_more_files_are_described_at_once_than_there_are_workers(
     await asyncio.gather(*(service.ExtractDescriptors(request, None) for request in requests))
 
     assert at_work == [0, 2]
+
+
+async def test_a_worker_whose_caller_left_takes_nothing_new_until_it_is_done(
+    service: DescriptorServicer, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_at_work = threading.Barrier(3)
+    go_on = threading.Event()
+    begun: list[str] = []
+
+    def held(*args: Any, name: str, **keywords: Any) -> DescriptorTrack:
+        begun.append(name)
+        if len(begun) <= 2:
+            both_at_work.wait(timeout=30)
+            assert go_on.wait(30)
+        return extract_file(*args, name=name, **keywords)
+
+    monkeypatch.setattr(servicer, "extract_file", held)
+    leaving = [
+        asyncio.ensure_future(
+            service.ExtractDescriptors(
+                request_for(store, wav(0.1, seed), f"audio/b/{seed}.wav"), None
+            )
+        )
+        for seed in range(3)
+    ]
+    await asyncio.to_thread(both_at_work.wait, 30)
+    for call in leaving:
+        call.cancel()
+    await asyncio.wait(leaving)
+    staying = asyncio.ensure_future(
+        service.ExtractDescriptors(request_for(store, wav(0.1, 9), "audio/b/9.wav"), None)
+    )
+    await asyncio.wait([staying], timeout=0.3)
+    assert sorted(begun) == ["0.wav", "1.wav"]
+
+    go_on.set()
+    assert (await staying).track.source == "9.wav"
+    assert "2.wav" not in begun  # nobody waited for it any more
 
 
 async def test_an_unreadable_sound_is_refused_by_name_and_nothing_is_stored(
