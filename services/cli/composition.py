@@ -52,6 +52,7 @@ def _synth(ground: Ground) -> Registration:
     return Registration(
         "demiurge.synth.v1.SynthService",
         lambda server: add_SynthServiceServicer_to_server(servicer, server),
+        warm_up=servicer.warm_up,
         shut_down=queue.drain,
     )
 
@@ -69,6 +70,7 @@ def _descriptor(ground: Ground) -> Registration:
         "demiurge.descriptor.v1.DescriptorService",
         lambda server: add_DescriptorServiceServicer_to_server(servicer, server),
         warm_up=servicer.warm_up,
+        shut_down=servicer.shut_down,
     )
 
 
@@ -119,6 +121,7 @@ def _playback(ground: Ground) -> Registration:
     return Registration(
         "demiurge.playback.v1.PlaybackService",
         lambda server: add_PlaybackServiceServicer_to_server(servicer, server),
+        shut_down=servicer.shut_down,
     )
 
 

@@ -4,6 +4,8 @@ import asyncio
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from demiurge.playback.v1 import playback_service_pb2_grpc as pb_grpc
 from services.audio.match_table import SourceRef
 from services.audio.reading import Sound, read_audio
 from services.audio.writing import Encoding, write_audio
-from services.errors import CancelledError
+from services.errors import BusyError, CancelledError
 from services.playback.edit_list import edit_list
 from services.playback.mixer import Mixer
 from services.playback.segments import PUBLISHED_CROSSFADE_SECONDS, Placement, RenderSettings
@@ -51,6 +53,14 @@ class PlaybackServicer(pb_grpc.PlaybackServiceServicer):
     def __init__(self, settings: PlaybackSettings, store: ObjectStore) -> None:
         self._settings = settings
         self._store = store
+        # Of its own: a thread goes on when its caller leaves, and is only then free for the next.
+        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="playback")
+        self._renders = threading.BoundedSemaphore(settings.workers + settings.queue_capacity)
+        self._streams = threading.BoundedSemaphore(settings.streams)
+
+    async def shut_down(self) -> None:
+        """Returns when no render is at work any more; to be called after the last request."""
+        await asyncio.to_thread(self._threads.shutdown)
 
     async def RenderAudio(
         self,
@@ -58,9 +68,14 @@ class PlaybackServicer(pb_grpc.PlaybackServiceServicer):
         context: "grpc.aio.ServicerContext[pb.RenderAudioRequest, pb.RenderAudioResponse]",
     ) -> pb.RenderAudioResponse:
         """Renders, then stores sound, edit list and spectrogram under the output prefix."""
+        _take(self._renders, f"{self._settings.queue_capacity} renders wait already")
         caller = _Caller()
+        # The thread logs with the ids of the call that it works for.
+        run = copy_context().run
+        rendering = self._threads.submit(run, self._render, request, caller.checkpoint)
+        rendering.add_done_callback(lambda _: self._renders.release())
         try:
-            return await asyncio.to_thread(self._render, request, caller.checkpoint)
+            return await asyncio.wrap_future(rendering)
         finally:
             caller.leave()
 
@@ -70,6 +85,7 @@ class PlaybackServicer(pb_grpc.PlaybackServiceServicer):
         context: "grpc.aio.ServicerContext[pb.StreamAudioRequest, pb.StreamAudioResponse]",
     ) -> AsyncIterator[pb.StreamAudioResponse]:
         """Sends the piece while it is being joined, as fast as it is listened to."""
+        _take(self._streams, f"{self._settings.streams} pieces are being streamed already")
         caller = _Caller()
         try:
             mixer = await asyncio.to_thread(self._mixer, request, caller.checkpoint)
@@ -84,6 +100,7 @@ class PlaybackServicer(pb_grpc.PlaybackServiceServicer):
                 )
         finally:
             caller.leave()
+            self._streams.release()
 
     def _render(
         self, request: pb.RenderAudioRequest, checkpoint: Callable[[], None]
@@ -149,6 +166,11 @@ def render_settings(message: pb.RenderSettings) -> RenderSettings:
         sample_rate_hertz=message.sample_rate_hertz,
         channel_count=message.channel_count,
     )
+
+
+def _take(places: threading.BoundedSemaphore, why: str) -> None:
+    if not places.acquire(blocking=False):
+        raise BusyError(f"{why}: try again later")
 
 
 class _Caller:

@@ -58,11 +58,13 @@ def store(tmp_path: Path) -> CountingStore:
 
 @pytest.fixture
 async def stub(store: CountingStore) -> AsyncIterator[pb_grpc.PlaybackServiceStub]:
-    servicer = PlaybackServicer(PlaybackSettings(), store)
+    servicer = PlaybackServicer(PlaybackSettings(workers=1, queue_capacity=1, streams=2), store)
     server = Server(
         [
             Registration(
-                NAME, lambda built: pb_grpc.add_PlaybackServiceServicer_to_server(servicer, built)
+                NAME,
+                lambda built: pb_grpc.add_PlaybackServiceServicer_to_server(servicer, built),
+                shut_down=servicer.shut_down,
             )
         ],
         RuntimeSettings(port=0),
@@ -235,6 +237,47 @@ async def test_a_cancelled_render_stops_and_stores_nothing(stub, store):
     await asyncio.sleep(0.3)
     assert store.opened[-1] == "audio/birds/03.wav"
     assert not list(store.list("renders/"))
+
+
+async def test_renders_beyond_the_queue_are_told_to_come_again(stub, store):
+    matches = many(store, 1)
+    store.hold_at = "audio/birds/00.wav"
+    one, two = (
+        pb.RenderAudioRequest(matches=matches, output_prefix=f"renders/{name}")
+        for name in ("one", "two")
+    )
+    at_work = stub.RenderAudio(one)
+    asking = asyncio.ensure_future(at_work.code())
+    assert await asyncio.to_thread(store.holding.wait, 20)
+    waiting = stub.RenderAudio(two)
+    waited = asyncio.ensure_future(waiting.code())
+    await asyncio.sleep(0.2)
+    code, _, message = await failure(stub.RenderAudio(one))
+    assert (code, "1 renders wait" in message) == ("RESOURCE_EXHAUSTED", True)
+
+    # Who leaves the queue makes room; who leaves the thread does not, before it has stopped.
+    await ended(waiting)
+    assert await waited == grpc.StatusCode.CANCELLED
+    await ended(at_work)
+    assert await asking == grpc.StatusCode.CANCELLED
+    waiting = stub.RenderAudio(two)
+    waited = asyncio.ensure_future(waiting.code())
+    await asyncio.sleep(0.2)
+    assert store.opened == ["audio/birds/00.wav"]
+    store.go_on.set()
+    assert await waited == grpc.StatusCode.OK
+    assert not list(store.list("renders/one/"))
+
+
+async def test_streams_beyond_their_number_are_told_to_come_again(stub, store):
+    request = pb.StreamAudioRequest(matches=many(store, 12))
+    calls = [stub.StreamAudio(request) for _ in range(2)]
+    for call in calls:
+        await call.read()
+    code, _, message = await failure(stub.StreamAudio(request).read())
+    assert (code, "2 pieces are being streamed" in message) == ("RESOURCE_EXHAUSTED", True)
+    await ended(calls[0])
+    assert (await stub.StreamAudio(request).read()).samples
 
 
 async def ended(call: grpc.aio.Call) -> None:
