@@ -9,6 +9,7 @@ from demiurge.gateway.v1.run_record_pb2 import Snapshot
 from google.protobuf.message import Message
 
 from services.gateway.peers import Peers
+from services.gateway.standing import objects_stand
 from services.runtime.object_store.port import ObjectStore
 
 Output = TypeVar("Output", bound=Message)
@@ -40,6 +41,11 @@ class RunContext:
         return output
 
 
+async def output_stands(context: RunContext, output: Message) -> bool:
+    """Whether all objects that a stage left are still there."""
+    return await objects_stand(context.store, output)
+
+
 @dataclass(frozen=True)
 class Stage:
     """A named step: what it leaves, and how."""
@@ -49,3 +55,5 @@ class Stage:
     run: Callable[[RunContext, Advance], Awaitable[Message]]
     items: Callable[[RunContext], int]
     """How many items it had, once its output is there."""
+    stands: Callable[[RunContext, Message], Awaitable[bool]] = output_stands
+    """Whether what its marker tells of is still there; if not, it is done again."""

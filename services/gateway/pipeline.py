@@ -19,12 +19,13 @@ from services.gateway.context import RunContext, Stage
 from services.gateway.peers import Peers
 from services.gateway.run_store import RunStore
 from services.gateway.stages import extract, generate, index, match, predict, render
+from services.gateway.standing import objects_stand
 from services.runtime.object_store.port import ObjectStore
 
 STAGES = (
     Stage("generate", Material, generate.run, generate.items),
     Stage("extract", Descriptions, extract.run, extract.items),
-    Stage("index", IndexedMaterial, index.run, index.items),
+    Stage("index", IndexedMaterial, index.run, index.items, index.stands),
     Stage("predict", PredictedTracks, predict.run, predict.items),
     Stage("match", MatchTable, match.run, match.items),
     Stage("render", RunResult, render.run, render.items),
@@ -51,7 +52,7 @@ def new_run(record: RunRecord) -> Run:
 
 
 class Pipeline:
-    """Works through the stages of a run, skipping those whose markers are there."""
+    """Works through the stages of a run, but for those that left markers which still hold."""
 
     def __init__(
         self, store: ObjectStore, runs: RunStore, peers: Peers, *, concurrency: int
@@ -76,6 +77,10 @@ class Pipeline:
             await self._execute_stage(number, context, run, changed)
         run.result.CopyFrom(context.output(RunResult))
 
+    async def stands(self, ended: Run) -> bool:
+        """Whether the piece of a run that succeeded is still there."""
+        return await objects_stand(self._store, ended.result)
+
     async def _execute_stage(
         self, number: int, context: RunContext, run: Run, changed: Callable[[], None]
     ) -> None:
@@ -89,7 +94,7 @@ class Pipeline:
         progress.start_time.CopyFrom(now())
         changed()
         output = await asyncio.to_thread(self._runs.marker, run.id, number, stage.output())
-        if output is None:
+        if output is None or not await stage.stands(context, output):
             output = await stage.run(context, advance)
             await asyncio.to_thread(self._runs.save_marker, run.id, number, output)
         context.outputs[stage.output] = output

@@ -62,6 +62,8 @@ class Runs:
     async def create(self, spec: RunSpec) -> Run:
         """Starts the run that `spec` is over what is there now, or attaches to it, or resumes it.
 
+        A run whose piece was deleted is run again.
+
         Raises what taking the snapshot raises; nothing is written then.
         """
         snapshot = await take_snapshot(spec, self._library, self._peers)
@@ -70,7 +72,11 @@ class Runs:
             if name in self._active:
                 return self._active[name].run
             ended = await asyncio.to_thread(self._runs.end, name)
-            if ended is not None and ended.state == State.STATE_SUCCEEDED:
+            if (
+                ended is not None
+                and ended.state == State.STATE_SUCCEEDED
+                and await self._pipeline.stands(ended)
+            ):
                 return ended
             record = RunRecord(id=name, spec=spec, snapshot=snapshot, create_time=now())
             return self._start(await asyncio.to_thread(self._runs.begin, record))
@@ -117,7 +123,9 @@ class Runs:
                 if active.run.state in ENDED:
                     return
                 if self._draining:
-                    raise UnavailableError(f"this gateway is stopping: ask another for run {name}")
+                    raise UnavailableError(
+                        f"this gateway is stopping: watch run {name} again once it is back"
+                    )
                 await event.wait()
         finally:
             active.watchers.discard(event)

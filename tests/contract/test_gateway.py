@@ -8,9 +8,12 @@ import grpc
 import pytest
 from demiurge.gateway.v1 import gateway_service_pb2 as pb
 from demiurge.gateway.v1.gateway_service_pb2 import State
+from demiurge.gateway.v1.run_record_pb2 import PredictedTracks
+from demiurge.query.v1.query_service_pb2 import DeleteCollectionRequest
 
 from services.errors import InvalidInputError, NotFoundError
 from services.gateway.run_store import RunStore
+from services.gateway.standing import references
 from services.runtime.status import remote_errors
 from tests.conftest import OpenStack, Stack, sound, spec
 from tests.contract.conftest import HOP, Repeater, served
@@ -225,6 +228,39 @@ def test_a_run_whose_process_died_shows_as_interrupted_and_resumes_to_the_same_b
     assert left.create_time == run.create_time
 
     assert shared.piece(wanted) == piece
+
+
+def test_a_run_whose_piece_was_deleted_makes_the_same_one_again(shared: Stack) -> None:
+    wanted = spec(seed=12)
+    piece = shared.piece(wanted)
+    run = shared.create(wanted)
+    shared.store.delete(run.result.audio.key)
+
+    assert shared.piece(wanted) == piece
+    assert shared.create(wanted).create_time == run.create_time
+
+
+def test_a_run_of_which_nothing_but_markers_is_left_makes_the_same_piece_again(
+    shared: Stack,
+) -> None:
+    wanted = spec(seed=13)
+    piece = shared.piece(wanted)
+    run = shared.create(wanted)
+    kept = ("runs/", "models/", "audio/prediction/", "audio/material/")
+    for key in list(shared.store.keys("")):
+        if not key.startswith(kept) or f"{run.id}/predictions/" in key:
+            shared.store.delete(key)
+    shared.call(
+        shared.client.query.DeleteCollection,
+        DeleteCollectionRequest(collection_id=run.result.collection_id),
+    )
+
+    again = shared.made(wanted)
+
+    assert again.result == run.result
+    assert shared.store.read(again.result.audio.key) == piece
+    for made in references(RunStore(shared.store).marker(run.id, 3, PredictedTracks())):
+        assert shared.store.exists(made.key)
 
 
 def test_a_run_that_cannot_be_recorded_fails_instead_of_hanging(

@@ -4,11 +4,14 @@ from demiurge.gateway.v1.run_record_pb2 import Description, Descriptions, Indexe
 from demiurge.query.v1.query_service_pb2 import (
     CollectionSpec,
     CreateCollectionRequest,
+    GetCollectionRequest,
     IndexDescriptorsRequest,
     PublishCollectionRequest,
     Scaling,
 )
+from google.protobuf.message import Message
 
+from services.errors import NotFoundError
 from services.gateway.context import Advance, RunContext
 from services.gateway.fan_out import fan_out
 from services.gateway.snapshot import digest
@@ -20,6 +23,17 @@ ALGORITHM = 1
 def items(context: RunContext) -> int:
     """Sounds that were described."""
     return len(context.output(Descriptions).material)
+
+
+async def stands(context: RunContext, output: Message) -> bool:
+    """Whether the collection is still there, and published."""
+    assert isinstance(output, IndexedMaterial)  # noqa: S101 - for the type checker
+    query = context.peers.query
+    request = GetCollectionRequest(collection_id=output.collection_id)
+    try:
+        return (await context.peers.call(query.GetCollection, request)).collection.published
+    except NotFoundError:
+        return False
 
 
 async def run(context: RunContext, advance: Advance) -> IndexedMaterial:

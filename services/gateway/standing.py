@@ -1,0 +1,36 @@
+"""Whether what a message tells of is still there: markers outlive objects that someone deleted."""
+
+import asyncio
+from collections.abc import Iterator
+
+from demiurge.audio.v1.audio_pb2 import ObjectRef
+from google.protobuf.message import Message
+
+from services.errors import NotFoundError
+from services.runtime.object_store.port import ObjectStore
+
+
+async def objects_stand(store: ObjectStore, message: Message) -> bool:
+    """Whether the store has every object that `message` refers to, with that content."""
+    return await asyncio.to_thread(
+        lambda: all(_stands(store, reference) for reference in references(message))
+    )
+
+
+def references(message: Message) -> Iterator[ObjectRef]:
+    """All object references in `message`, however deep."""
+    if isinstance(message, ObjectRef):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for part in [value] if isinstance(value, Message) else value:
+            yield from references(part)
+
+
+def _stands(store: ObjectStore, reference: ObjectRef) -> bool:
+    try:
+        return store.stat(reference.key).sha256 == reference.sha256
+    except NotFoundError:
+        return False
