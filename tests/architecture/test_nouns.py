@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from services.cli.composition import Ground, build
+from services.runtime.object_store.folder import FolderStore
+from services.runtime.settings import RuntimeSettings
+
 ROOT = Path(__file__).parents[2]
 NOUNS = {path.parents[1].name for path in ROOT.glob("protos/demiurge/*/v1/*_service.proto")}
 BUNDLES = {"train", "all"}
@@ -67,3 +71,15 @@ def test_every_method_of_the_contract_is_implemented(noun: str) -> None:
         assert implementation is not getattr(base, method.name), f"{method.name} is not implemented"
         is_async = inspect.iscoroutinefunction(implementation)
         assert is_async or inspect.isasyncgenfunction(implementation), f"{method.name} blocks"
+
+
+@pytest.mark.parametrize("noun", sorted(NOUNS))
+async def test_what_a_servicer_brings_to_warm_it_up_is_registered(
+    noun: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEMIURGE_QUERY_FOLDER", str(tmp_path / "query"))
+    ground = Ground(RuntimeSettings(store=str(tmp_path)), FolderStore(tmp_path))
+    registration = build(noun, ground)
+    assert (registration.warm_up is not None) == hasattr(servicer_of(noun), "warm_up")
+    if registration.shut_down:
+        await registration.shut_down()
