@@ -78,7 +78,8 @@ class Peers:
 
     def _channel(self, noun: str) -> grpc.aio.Channel:
         if noun not in self._channels:
-            self._channels[noun] = open_channel(self._address_of(noun), self._settings)
+            address = self._address_of(noun)
+            self._channels[noun] = open_channel(address, self._settings, noun=noun)
         return self._channels[noun]
 
     async def call(self, method: Callable[..., Awaitable[Response]], request: Request) -> Response:

@@ -45,13 +45,15 @@ SERVICE_CONFIG = json.dumps(
 _Options = list[tuple[str, Any]]
 
 
-def open_channel(address: str, settings: RuntimeSettings) -> grpc.aio.Channel:
+def open_channel(address: str, settings: RuntimeSettings, *, noun: str = "") -> grpc.aio.Channel:
     """A channel to host:port for use in the running event loop. Close it when done.
+
+    `noun` says whose service it is: what stands in for one may be sent another token, or none.
 
     Raises ConfigurationError, naming the variable, for credentials that cannot be used or would go
     unprotected over a network.
     """
-    token = _token_for(address, settings)
+    token = _token_for(address, settings, noun)
     interceptors = [
         kind(token) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)
     ]
@@ -64,9 +66,11 @@ def open_channel(address: str, settings: RuntimeSettings) -> grpc.aio.Channel:
     )
 
 
-def open_blocking_channel(address: str, settings: RuntimeSettings) -> grpc.Channel:
+def open_blocking_channel(
+    address: str, settings: RuntimeSettings, *, noun: str = ""
+) -> grpc.Channel:
     """Like open_channel, without an event loop: for the command line."""
-    token = _token_for(address, settings)
+    token = _token_for(address, settings, noun)
     options = channel_options(settings)
     credentials = channel_credentials(settings)
     if credentials is None:
@@ -96,8 +100,8 @@ def _target(address: str) -> str:
     return address if "://" in address or address.startswith("unix:") else f"dns:///{address}"
 
 
-def _token_for(address: str, settings: RuntimeSettings) -> str:
-    token = read_token(settings)
+def _token_for(address: str, settings: RuntimeSettings, noun: str) -> str:
+    token = read_token(settings, settings.token_field_of(noun))
     host = address.rsplit("://", maxsplit=1)[-1].strip("/").rpartition(":")[0]
     local = address.startswith("unix:") or is_loopback(host)
     if token and not settings.tls_ca and not local and not settings.allow_insecure_bind:

@@ -39,17 +39,18 @@ def channel_credentials(settings: RuntimeSettings) -> grpc.ChannelCredentials | 
     return grpc.ssl_channel_credentials(authorities, key, certificate)
 
 
-def read_token(settings: RuntimeSettings) -> str:
-    """The bearer token; "" where none is set.
+def read_token(settings: RuntimeSettings, field: str = "token_file") -> str:
+    """The bearer token in the file that `field` of the settings names; "" where none is set.
 
     Raises ConfigurationError, naming the variable, for a file that is missing, empty or not one
     line of printable ASCII.
     """
-    if settings.token_file is None:
+    path: Path | None = getattr(settings, field)
+    if path is None:
         return ""
-    token = _content(settings, "token_file").decode(errors="replace").strip()
+    token = _content(settings, field).decode(errors="replace").strip()
     if not token or not token.isascii() or not token.isprintable():
-        raise _wrong("token_file", f"{settings.token_file} does not hold one line of ASCII")
+        raise _wrong(field, f"{path} does not hold one line of ASCII")
     return token
 
 

@@ -81,6 +81,12 @@ class RuntimeSettings(ServiceSettings):
     token_file: Path | None = Field(
         None, description="File that holds the bearer token which servers ask for and clients send."
     )
+    predictor_token_file: Path | None = Field(
+        None,
+        description="File that holds the bearer token for the predictor at "
+        "DEMIURGE_PREDICTOR_ADDRESS. It may be anybody's, so it is never sent DEMIURGE_TOKEN_FILE; "
+        "name the same file here if the predictor is of this deployment and asks for that token.",
+    )
     allow_insecure_bind: bool = Field(
         False, description="Listen beyond loopback although TLS or token are missing."
     )
@@ -106,6 +112,11 @@ class RuntimeSettings(ServiceSettings):
     def address_of(self, noun: str) -> str:
         """host:port of the service of that noun, or "" where it is embedded."""
         return str(getattr(self, f"{noun}_address"))
+
+    def token_field_of(self, noun: str) -> str:
+        """The field that names the token file for calls to the service of that noun."""
+        elsewhere = noun == "predictor" and self.predictor_address
+        return "predictor_token_file" if elsewhere else "token_file"
 
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)

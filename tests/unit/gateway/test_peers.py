@@ -1,15 +1,19 @@
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import grpc
 import pytest
 from demiurge.playback.v1 import playback_service_pb2 as pb
 from demiurge.playback.v1 import playback_service_pb2_grpc as pb_grpc
+from demiurge.predictor.v1 import predictor_service_pb2 as predictor_pb
+from demiurge.predictor.v1 import predictor_service_pb2_grpc as predictor_grpc
 
 from services.errors import BusyError, InvalidInputError, TimeExceededError, UnavailableError
 from services.gateway.peers import Peers
 from services.runtime.server import Registration, Server
 from services.runtime.settings import RuntimeSettings
 
+Context = grpc.aio.ServicerContext[object, object]
 SETTINGS = RuntimeSettings(bind_address="127.0.0.1", port=0, drain_seconds=0)
 REQUEST = pb.RenderAudioRequest(output_prefix="renders/run-1")
 REQUEST.matches.sample_rate_hertz = REQUEST.matches.hop_length_samples = 1
@@ -101,3 +105,49 @@ async def test_a_service_that_is_not_there_is_named_by_its_address() -> None:
         await calling.call(calling.playback.RenderAudio, REQUEST)
 
     await calling.close()
+
+
+class Listener(predictor_grpc.PredictorServiceServicer):
+    """Somebody's predictor, who keeps what tokens it is sent."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    async def GetPredictor(self, _: object, context: Context) -> predictor_pb.GetPredictorResponse:  # noqa: N802
+        metadata = dict(context.invocation_metadata() or ())
+        self.heard.append(str(metadata.get("authorization", "")))
+        return predictor_pb.GetPredictorResponse()
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "own_token", "heard"),
+    [(True, False, ""), (True, True, "Bearer theirs"), (False, False, "Bearer ours")],
+)
+async def test_a_predictor_elsewhere_hears_no_token_but_the_one_meant_for_it(
+    tmp_path: Path, elsewhere: bool, own_token: bool, heard: str
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.write_text("ours")
+    theirs.write_text("theirs")
+    listener = Listener()
+    registration = Registration(
+        "demiurge.predictor.v1.PredictorService",
+        lambda server: predictor_grpc.add_PredictorServiceServicer_to_server(listener, server),
+    )
+    server = Server([registration], SETTINGS)
+    await server.start()
+    address = f"127.0.0.1:{server.port}"
+    settings = RuntimeSettings(
+        token_file=ours,
+        predictor_address=address if elsewhere else "",
+        predictor_token_file=theirs if own_token else None,
+    )
+    calling = Peers(lambda _: address, settings, 30)
+
+    await calling.call(
+        calling.predictor.GetPredictor, predictor_pb.GetPredictorRequest(predictor_id="a")
+    )
+
+    assert listener.heard == [heard]
+    await calling.close()
+    await server.stop()

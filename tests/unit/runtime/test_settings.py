@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 from pydantic import Field, ValidationError
@@ -84,3 +85,15 @@ def test_every_noun_has_an_address_and_every_field_a_line_of_documentation() -> 
     settings = load(RuntimeSettings)
     assert {settings.address_of(noun) for noun in NOUNS} == {""}
     assert all(field.description for field in RuntimeSettings.model_fields.values())
+
+
+def test_a_common_variable_under_a_nouns_prefix_is_no_stranger_to_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class PredictorSettings(ServiceSettings):
+        model_config = prefix("DEMIURGE_PREDICTOR_")
+
+    monkeypatch.setenv("DEMIURGE_PREDICTOR_TOKEN_FILE", "theirs")
+
+    load(PredictorSettings)
+    assert load(RuntimeSettings).predictor_token_file == Path("theirs")
