@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from services.cli.notice import found, posted
-from services.errors import UnavailableError
-from services.runtime.settings import RuntimeSettings
+from services.cli.notice import found, posted, settings_for
+from services.errors import ConfigurationError, UnavailableError
+from services.runtime.settings import NOUNS, RuntimeSettings
 
 if TYPE_CHECKING:
     import grpc
@@ -73,7 +73,8 @@ def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
     silence_grpc()
     from services.query.settings import QuerySettings
     from services.runtime.channels import open_blocking_channel
-    from services.runtime.settings import NOUNS, load
+    from services.runtime.embedding import embedded_settings
+    from services.runtime.settings import load
     from services.runtime.status import remote_errors
 
     runtime = load(RuntimeSettings)
@@ -81,11 +82,13 @@ def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
     with ExitStack() as stack:
         stack.enter_context(remote_errors())
         missing = [noun for noun in nouns or NOUNS if not runtime.address_of(noun)]
-        own, waiting = "", False
+        if not nouns:
+            _refuse_two_kinds(missing, runtime)
+        own, own_settings, waiting = "", embedded_settings(runtime), False
         while missing and not own:
             notice = found(folder, runtime)
             if notice and (notice.lasting or not lasting):
-                own = notice.address
+                own, own_settings = notice.address, settings_for(notice, runtime)
                 break
             try:
                 own = stack.enter_context(_own_services(missing, runtime, folder))
@@ -100,7 +103,9 @@ def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
         spare = own or runtime.address_of((nouns or NOUNS)[0])
         addresses = {noun: runtime.address_of(noun) or spare for noun in NOUNS}
         channels = {
-            address: stack.enter_context(open_blocking_channel(address, runtime))
+            address: stack.enter_context(
+                open_blocking_channel(address, own_settings if address == own else runtime)
+            )
             for address in set(addresses.values())
         }
         yield client_of({noun: channels[addresses[noun]] for noun in NOUNS})
@@ -113,11 +118,11 @@ def _own_services(nouns: list[str], runtime: RuntimeSettings, folder: Path) -> I
     from services.runtime.embedding import embedded, embedded_settings
     from services.runtime.logs import configure_logging
     from services.runtime.object_store.opening import open_store
-    from services.runtime.settings import NOUNS
 
     settings = embedded_settings(runtime)
     configure_logging(settings.model_copy(update={"log_level": "warning", "log_format": "console"}))
-    ground = Ground(settings, open_store(settings.store))
+    # By the ground's settings the gateway calls the others: alone, it has none beside it.
+    ground = Ground(runtime if nouns == ["gateway"] else settings, open_store(settings.store))
     # The index first: whether it is free is known at once, and the others take seconds to load.
     order = sorted(nouns, key=lambda noun: noun != "query")
     with ExitStack() as stack:
@@ -128,6 +133,17 @@ def _own_services(nouns: list[str], runtime: RuntimeSettings, folder: Path) -> I
         if set(nouns) == set(NOUNS):
             stack.enter_context(posted(folder, ground.own_address, runtime, lasting=False))
         yield ground.own_address
+
+
+def _refuse_two_kinds(missing: list[str], runtime: RuntimeSettings) -> None:
+    """A gateway calls all services alike, and those inside this process have no TLS."""
+    if runtime.tls_ca and "gateway" in missing and 1 < len(missing) < len(NOUNS):
+        variables = ", ".join(f"DEMIURGE_{noun.upper()}_ADDRESS" for noun in missing)
+        raise ConfigurationError(
+            f"DEMIURGE_TLS_CA: with it, set the addresses of all services or of none; {variables} "
+            "are not set",
+            culprit="DEMIURGE_TLS_CA",
+        )
 
 
 def _is_taken(error: UnavailableError) -> bool:

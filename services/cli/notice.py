@@ -10,6 +10,7 @@ import orjson
 
 from services.cli.files import write_whole
 from services.errors import ConflictError
+from services.runtime.embedding import embedded_settings
 from services.runtime.settings import RuntimeSettings
 
 NAME = "running.json"
@@ -49,7 +50,7 @@ def found(folder: Path, runtime: RuntimeSettings) -> Notice | None:
         os.kill(notice.pid, 0)
     except (OSError, ValueError, TypeError):
         return None
-    if not _ready(notice.address, runtime):
+    if not _ready(notice.address, settings_for(notice, runtime)):
         return None
     if notice.store != place(runtime):
         raise ConflictError(
@@ -58,6 +59,11 @@ def found(folder: Path, runtime: RuntimeSettings) -> Notice | None:
             culprit="DEMIURGE_STORE",
         )
     return notice
+
+
+def settings_for(notice: Notice, runtime: RuntimeSettings) -> RuntimeSettings:
+    """How its services are called: only those of `up` have TLS, if it is set."""
+    return runtime if notice.lasting else embedded_settings(runtime)
 
 
 def place(runtime: RuntimeSettings) -> str:

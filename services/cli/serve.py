@@ -21,10 +21,31 @@ def serve(
     """
     import asyncio
 
-    from services.cli.up import serve_here
     from services.errors import NotFoundError
     from services.runtime.settings import NOUNS
 
     if noun not in NOUNS:
         raise NotFoundError(f"no service {noun!r}; there are {', '.join(NOUNS)}", culprit=noun)
-    asyncio.run(serve_here([noun]))
+    asyncio.run(serve_one(noun))
+
+
+async def serve_one(noun: str) -> None:
+    """Serves this noun until told to stop."""
+    from services.cli.connection import silence_grpc
+
+    silence_grpc()
+    from services.cli.composition import Ground, build
+    from services.runtime.logs import configure_logging
+    from services.runtime.object_store.opening import open_store
+    from services.runtime.server import serve
+    from services.runtime.settings import NOUNS, RuntimeSettings, load
+
+    runtime = load(RuntimeSettings)
+    configure_logging(runtime)
+    ground = Ground(runtime, open_store(runtime.store))
+    if noun == "gateway":
+        # An address that is missing is better known before the first run.
+        for peer in NOUNS:
+            if peer != noun:
+                ground.address_of(peer)
+    await serve([build(noun, ground)], runtime)

@@ -2,6 +2,8 @@
 
 import typer
 
+from services.runtime.settings import RuntimeSettings
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -15,13 +17,11 @@ def up() -> None:
     """
     import asyncio
 
-    from services.runtime.settings import NOUNS
-
-    asyncio.run(serve_here(list(NOUNS)))
+    asyncio.run(serve_all())
 
 
-async def serve_here(nouns: list[str]) -> None:
-    """Serves these nouns until told to stop; with all of them, tells other commands where."""
+async def serve_all() -> None:
+    """Serves every noun until told to stop, and tells other commands where."""
     from contextlib import ExitStack
 
     from services.cli.connection import silence_grpc
@@ -34,22 +34,19 @@ async def serve_here(nouns: list[str]) -> None:
     from services.runtime.logs import configure_logging
     from services.runtime.object_store.opening import open_store
     from services.runtime.server import serve
-    from services.runtime.settings import NOUNS, RuntimeSettings, load
+    from services.runtime.settings import NOUNS, load
 
     runtime = load(RuntimeSettings)
+    can_call_itself(runtime)
     configure_logging(runtime)
-    ground = Ground(runtime, open_store(runtime.store))
-    if set(nouns) != set(NOUNS):
-        for peer in NOUNS if "gateway" in nouns else ():
-            if peer not in nouns:
-                ground.address_of(peer)
-        await serve([build(noun, ground) for noun in nouns], runtime)
-        return
     folder = load(QuerySettings).folder
     running = found(folder, runtime)
     if running and running.lasting:
         raise ConflictError(f"all services run already, at {running.address}")
-    registrations = [build(noun, ground) for noun in sorted(nouns, key=lambda n: n != "query")]
+    ground = Ground(runtime, open_store(runtime.store))
+    # The index first: whether it is free is known at once, and the others take seconds to load.
+    order = sorted(NOUNS, key=lambda noun: noun != "query")
+    registrations = [build(noun, ground) for noun in order]
     with ExitStack() as stack:
 
         def serving(port: int) -> None:
@@ -57,6 +54,18 @@ async def serve_here(nouns: list[str]) -> None:
             stack.enter_context(posted(folder, ground.own_address, runtime, lasting=True))
 
         await serve(registrations, runtime, serving)
+
+
+def can_call_itself(runtime: RuntimeSettings) -> None:
+    """Raises ConfigurationError if the gateway could not call the services beside it."""
+    from services.errors import ConfigurationError
+
+    if runtime.tls_certificate and not runtime.tls_ca:
+        raise ConfigurationError(
+            "DEMIURGE_TLS_CA: set the authority of DEMIURGE_TLS_CERTIFICATE, by which the services "
+            "that run together trust each other; the certificate is to name the loopback address",
+            culprit="DEMIURGE_TLS_CA",
+        )
 
 
 def loopback_of(bind_address: str) -> str:

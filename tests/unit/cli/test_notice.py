@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from demiurge.gateway.v1.gateway_service_pb2 import ListRunsRequest
 
+from services.cli.connection import connect
 from services.cli.notice import NAME, found, posted
-from services.cli.up import loopback_of
-from services.errors import ConflictError
+from services.cli.up import can_call_itself, loopback_of
+from services.errors import ConfigurationError, ConflictError
 from services.runtime.embedding import embedded, embedded_settings
 from services.runtime.settings import RuntimeSettings
 
@@ -88,3 +90,35 @@ def test_a_process_number_that_went_to_another_program_counts_as_none(
 )
 def test_a_server_is_reached_where_it_listens(bound: str, reached: str) -> None:
     assert loopback_of(bound) == reached
+
+
+def test_services_of_one_command_are_called_without_tls_and_those_of_up_with_it(
+    tmp_path: Path, address: str
+) -> None:
+    runtime = RuntimeSettings(store=str(tmp_path / "store"), tls_ca=tmp_path / "none.pem")
+    with posted(tmp_path, address, runtime, lasting=False):
+        assert found(tmp_path, runtime)
+    with (
+        posted(tmp_path, address, runtime, lasting=True),
+        pytest.raises(ConfigurationError, match="DEMIURGE_TLS_CA"),
+    ):
+        found(tmp_path, runtime)
+
+
+def test_up_needs_the_authority_of_its_certificate() -> None:
+    with pytest.raises(ConfigurationError, match="DEMIURGE_TLS_CA"):
+        can_call_itself(RuntimeSettings(tls_certificate=Path("own.pem")))
+    can_call_itself(RuntimeSettings(tls_certificate=Path("own.pem"), tls_ca=Path("ca.pem")))
+    can_call_itself(RuntimeSettings())
+
+
+def test_an_authority_does_not_keep_a_command_from_its_own_services(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEMIURGE_HOME", str(tmp_path))
+    monkeypatch.setenv("DEMIURGE_TLS_CA", str(tmp_path / "ca.pem"))
+    with connect("gateway") as client:
+        assert not client.pipeline.ListRuns(ListRunsRequest()).runs
+    monkeypatch.setenv("DEMIURGE_SYNTH_ADDRESS", "music.example:1")
+    with pytest.raises(ConfigurationError, match="DEMIURGE_QUERY_ADDRESS"), connect():
+        pass
