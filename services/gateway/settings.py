@@ -6,7 +6,11 @@ from services.runtime.settings import ServiceSettings, prefix
 
 
 class GatewaySettings(ServiceSettings):
-    """How hard to lean on the other services, whose addresses are common settings."""
+    """How hard to lean on the other services, whose addresses are common settings.
+
+    One gateway per store for now: a run is known as it goes only to the gateway that it was created
+    at, and two of them would both work at what looks interrupted to them.
+    """
 
     model_config = prefix("DEMIURGE_GATEWAY_")
 

@@ -16,7 +16,7 @@ from services.gateway.peers import Peers
 
 # Raised when the same request over the same inputs should make another piece, whichever stage or
 # service has changed: the markers of a run are found by its id.
-ALGORITHM = 1
+ALGORITHM = 2
 
 # What zero means in ExtractionSettings.
 PUBLISHED_SAMPLE_RATE_HERTZ = 44100
@@ -73,17 +73,9 @@ async def _prediction_files(spec: RunSpec, library: AudioLibrary) -> list[Object
 
 
 async def _model(peers: Peers, model_id: str, family: ModelFamily.ValueType) -> Model:
-    response = await peers.call(peers.synth.GetModel, GetModelRequest(model_id=model_id))
-    if response.model.family != family:
-        raise InvalidInputError(
-            f"model {model_id!r} is a {_family(response.model.family)}, not a {_family(family)}",
-            culprit=model_id,
-        )
-    return response.model
-
-
-def _family(family: ModelFamily.ValueType) -> str:
-    return ModelFamily.Name(family).removeprefix("MODEL_FAMILY_")
+    # Two families may share an id.
+    request = GetModelRequest(model_id=model_id, family=family)
+    return (await peers.call(peers.synth.GetModel, request)).model
 
 
 def _check_pair(unagan: Model, melgan: Model) -> None:

@@ -4,6 +4,7 @@ UNAGAN's mels are of clips whose peak is 1, so what it sings comes out near full
 in a tanh, so nothing wraps or needs clipping. Levels are left as the models give them.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -19,8 +20,11 @@ from services.synth.melgan.generator import Generator as Vocoder
 from services.synth.melgan.generator import vocode
 from services.synth.unagan.generator import Unagan
 
-# Raised when the same request would be answered by other samples than before.
-ALGORITHM = 1
+# Raised when the same request would be answered by other samples than before. Two numbers go up
+# with it: ALGORITHM of services/gateway/stages/generate.py, which names the generated database (the
+# new files would conflict with the old ones of the same name), and ALGORITHM of
+# services/gateway/snapshot.py, which names the run (its markers tell of the old files).
+ALGORITHM = 2
 
 FloatArray = NDArray[np.float32]
 Checkpoint = Callable[[], None]
@@ -52,7 +56,12 @@ class Synthesizer:
         hop = self._unagan.settings.mel.hop_length
         frames = max(-(-duration_samples // hop), self._vocoder.settings.shortest_frames)
         mel = self._unagan.sing(frames, [seed], checkpoint)
-        return _voiced(self._vocoder, mel, seed, duration_samples, checkpoint)
+        return _voiced(self._vocoder, mel, vocoder_seed(seed), duration_samples, checkpoint)
+
+
+def vocoder_seed(seed: int) -> int:
+    """The seed, 64 bits, of MelGAN's noise; from `seed` itself it would be UNAGAN's noise again."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/vocoder".encode()).digest()[:8], "little")
 
 
 def resynthesize(

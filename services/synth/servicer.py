@@ -17,7 +17,7 @@ from google.protobuf.json_format import MessageToDict, MessageToJson, Parse
 
 from services.audio.reading import read_audio
 from services.audio.writing import Encoding, write_audio
-from services.errors import ConfigurationError, NotFoundError
+from services.errors import ConfigurationError, InvalidInputError, NotFoundError
 from services.runtime.device_queue import Checkpoint, DeviceQueue
 from services.runtime.messages import ref_to_message
 from services.runtime.model_store import ModelStore, ModelVersion
@@ -45,6 +45,7 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         self, settings: SynthSettings, store: ObjectStore, models: ModelStore, queue: DeviceQueue
     ) -> None:
         self._store = store
+        self._max_seconds = settings.max_seconds
         self._models = models
         self._queue = queue
         self._device = _device(settings.device)
@@ -58,6 +59,7 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         self, request: pb.GenerateAudioRequest, context: Context
     ) -> pb.GenerateAudioResponse:
         """One new sound, from noise."""
+        self._refuse_too_long(_seconds(request.duration), "duration")
         voice = await asyncio.to_thread(self._models.find, "unagan", request.unagan_model_id)
         vocoder = await asyncio.to_thread(self._models.find, "melgan", request.melgan_model_id)
 
@@ -83,6 +85,8 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         def copy(checkpoint: Checkpoint) -> tuple[FloatArray, int]:
             with self._store.open(request.audio.key, sha256=request.audio.sha256) as file:
                 sound = read_audio(file, name=request.audio.key)
+            seconds = len(sound.samples) / sound.sample_rate_hertz
+            self._refuse_too_long(seconds, request.audio.key)
             generator = self._loaded.melgan(vocoder)
             samples = resynthesize(generator, sound.samples, sound.sample_rate_hertz, checkpoint)
             return samples, generator.settings.mel.sample_rate_hertz
@@ -90,8 +94,12 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         return await self._once(request, (vocoder,), pb.ResynthesizeAudioResponse, copy)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        """The model of that id, whichever family it is of."""
-        version = await asyncio.to_thread(self._find, request.model_id)
+        """The model of that id: of the family asked for, or of whichever has it."""
+        if request.family:
+            family = FAMILIES[request.family]
+            version = await asyncio.to_thread(self._models.find, family, request.model_id)
+        else:
+            version = await asyncio.to_thread(self._find, request.model_id)
         return pb.GetModelResponse(model=_model(version))
 
     async def ListModels(
@@ -105,6 +113,14 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
             models=[_model(version) for version in page],
             next_page_token="/".join(_place(page[-1])) if len(versions) > page_size else "",
         )
+
+    def _refuse_too_long(self, seconds: float, culprit: str) -> None:
+        if seconds > self._max_seconds:
+            raise InvalidInputError(
+                f"{culprit}: {seconds:g} s, and this service makes at most {self._max_seconds:g} s "
+                "at once (DEMIURGE_SYNTH_MAX_SECONDS): ask for several shorter sounds",
+                culprit=culprit,
+            )
 
     async def _once(
         self,
@@ -200,6 +216,10 @@ def _device(name: str) -> torch.device:
             culprit="DEMIURGE_SYNTH_DEVICE",
         )
     return torch.device(name)
+
+
+def _seconds(duration: duration_pb2.Duration) -> float:
+    return duration.seconds + duration.nanos / _NANOS
 
 
 def _sample_count(duration: duration_pb2.Duration, rate: int) -> int:

@@ -6,7 +6,7 @@ from demiurge.predictor.v1 import predictor_service_pb2 as predictor_pb
 
 from services.audio.track import DescriptorTrack
 from services.errors import InvalidInputError
-from tests.conftest import PREDICTOR, RATE, Stack, spec
+from tests.conftest import PREDICTOR, RATE, Stack, sound, spec
 from tests.contract.conftest import HOP, Answer, Repeater, held
 
 
@@ -99,6 +99,26 @@ def test_a_predictor_that_cannot_do_what_is_asked_is_refused_before_anything_is_
         stack.create(spec(predictor="repeater", database="material", seed=11))
 
     assert stack.files() == before
+
+
+def test_a_predictor_is_not_asked_for_more_steps_than_it_can_once_sounds_were_skipped(
+    repeated: tuple[Stack, Repeater],
+) -> None:
+    stack, repeater = repeated
+    described = predictor_pb.Predictor()
+    described.CopyFrom(repeater.described)
+    described.max_steps = 20
+    repeater.described = described
+    stack.upload("uneven", "long.wav", sound(1.0, 1))
+    stack.upload("uneven", "short.wav", sound(0.05, 2))
+
+    run = stack.made(spec(predictor="repeater", database="material", prediction="uneven"))
+
+    assert run.state == State.STATE_FAILED
+    assert run.failure.reason == "INVALID_INPUT"
+    assert "over the 1 sounds that can be continued are 30 frames" in run.failure.message
+    assert "'repeater' predicts at most 20" in run.failure.message
+    assert not repeater.asked.is_set()
 
 
 def test_a_deterministic_predictor_is_not_asked_to_be_warm(shared: Stack) -> None:

@@ -16,7 +16,7 @@ from google.protobuf import duration_pb2
 from safetensors.torch import save
 
 from services.audio.reading import read_audio
-from services.errors import ConfigurationError
+from services.errors import ConfigurationError, InvalidInputError
 from services.runtime.device_queue import DeviceQueue
 from services.runtime.interceptors.errors import ErrorInterceptor
 from services.runtime.messages import ref_to_message
@@ -61,8 +61,8 @@ def save_melgan(models: ModelStore, id_: str, step: int = 1, mel: MelSettings = 
     models.save("melgan", id_, step, weights=weights, config=config, card="", best=True)
 
 
-def service(store: FolderStore) -> SynthServicer:
-    settings = SynthSettings(device="cpu")
+def service(store: FolderStore, **limits: float) -> SynthServicer:
+    settings = SynthSettings(device="cpu", **limits)
     return SynthServicer(settings, store, ModelStore(store), DeviceQueue(settings.queue_capacity))
 
 
@@ -263,6 +263,38 @@ async def test_a_model_is_described_by_id_and_by_step(
         size_bytes=version.size_bytes,
     )
     assert (voice.family, voice.variant) == (pb.MODEL_FAMILY_MELGAN, "original")
+
+
+async def test_of_two_families_with_one_id_the_one_asked_for_is_described(
+    stub: pb_grpc.SynthServiceStub, models: ModelStore
+) -> None:
+    save_melgan(models, "singer")
+
+    for family in (pb.MODEL_FAMILY_UNAGAN, pb.MODEL_FAMILY_MELGAN):
+        request = pb.GetModelRequest(model_id="singer", family=family)
+        assert (await stub.GetModel(request)).model.family == family
+
+    other = pb.GetModelRequest(model_id="voice", family=pb.MODEL_FAMILY_UNAGAN)
+    assert (await refused(stub.GetModel(other))).code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_sound_that_would_take_too_much_memory_is_refused_by_the_settings_name(
+    store: FolderStore, models: ModelStore
+) -> None:
+    server = service(store, max_seconds=0.25)
+    await server.GenerateAudio(request(nanos=250_000_000), None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="DEMIURGE_SYNTH_MAX_SECONDS"):
+        await server.GenerateAudio(request("audio/raw/long.wav", nanos=250_000_001), None)  # type: ignore[arg-type]
+
+    content = io.BytesIO()
+    soundfile.write(content, np.zeros(4001), 16_000, format="WAV")
+    copying = pb.ResynthesizeAudioRequest(
+        melgan_model_id="voice",
+        audio=ref_to_message(store.put("audio/birds/long.wav", content.getvalue())),
+        output_key="audio/copies/long.wav",
+    )
+    with pytest.raises(InvalidInputError, match=r"birds/long\.wav.*DEMIURGE_SYNTH_MAX_SECONDS"):
+        await server.ResynthesizeAudio(copying, None)  # type: ignore[arg-type]
 
 
 async def test_pages_hold_every_model_once_in_the_order_of_ids(

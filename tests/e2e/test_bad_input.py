@@ -212,8 +212,8 @@ ROWS = [
     Row(
         "a MelGAN in the place of the UNAGAN",
         changed(unagan_model_id=MELGAN),
-        refused=InvalidInputError,
-        names=(MELGAN, "not a UNAGAN"),
+        refused=NotFoundError,
+        names=(f"no unagan model '{MELGAN}'", UNAGAN),
     ),
     Row(
         "an unknown predictor",

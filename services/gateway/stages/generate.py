@@ -10,8 +10,9 @@ from services.gateway.context import Advance, RunContext
 from services.gateway.fan_out import fan_out
 from services.gateway.snapshot import digest
 
-# Raised when the same models and seed should sing other files.
-ALGORITHM = 1
+# Raised when the same models and seed should sing other files, whatever changed in synth: they get
+# a database of their own, for no file there is ever replaced by another.
+ALGORITHM = 2
 
 
 def item_seed(seed: int, *path: str | int) -> int:

@@ -31,7 +31,8 @@ def items(context: RunContext) -> int:
 async def run(context: RunContext, advance: Advance) -> PredictedTracks:
     """Continues every sound that is long enough; the others are skipped by name.
 
-    Raises WindowTooLongError, naming the first, if none is.
+    Raises WindowTooLongError, naming the first, if none is, and InvalidInputError, naming the
+    predictor, if those that are left have to go on for longer than it can.
     """
     window_frames = context.snapshot.predictor.window_frames
     sounds, skipped = [], []
@@ -48,6 +49,14 @@ async def run(context: RunContext, advance: Advance) -> PredictedTracks:
     if not sounds:
         raise WindowTooLongError(skipped[0].reason, culprit=skipped[0].key)
     steps = shares(context.spec.prediction.frame_count, len(sounds))
+    predictor = context.snapshot.predictor
+    if steps[0] > predictor.max_steps:
+        raise InvalidInputError(
+            f"frame_count {context.spec.prediction.frame_count} over the {len(sounds)} sounds that "
+            f"can be continued are {steps[0]} frames each, predictor {predictor.id!r} predicts at "
+            f"most {predictor.max_steps}: ask for fewer frames, or give it more sounds",
+            culprit="frame_count",
+        )
     parts = [(sound, share) for sound, share in zip(sounds, steps, strict=True) if share]
 
     async def predict(part: tuple[Description, int]) -> TrackMessage:

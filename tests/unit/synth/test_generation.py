@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from services.synth.generation import Synthesizer, resynthesize
 from services.synth.mel import MelSettings
 from services.synth.melgan.generator import Generator as Vocoder
 from services.synth.melgan.generator import MelGanSettings
+from services.synth.unagan.generator import Generator as Singer
 from services.synth.unagan.generator import Unagan, UnaganSettings, build_generator
 
 MEL = MelSettings(sample_rate_hertz=16_000, n_fft=256, hop_length=64, win_length=256, n_mels=10)
@@ -49,6 +52,33 @@ def test_a_seed_gives_the_same_samples_and_another_seed_others() -> None:
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert first.std() > 0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**64 - 1])
+def test_the_vocoder_hears_other_noise_than_the_singer(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[type, list[float]] = {}
+
+    def kept(kind: type, name: str, values: Callable[[Any], torch.Tensor]) -> None:
+        draw = getattr(kind, name)
+
+        def draw_and_keep(self: object, frames: int, seeds: list[int]) -> object:
+            noise = draw(self, frames, seeds)
+            drawn[kind] = values(noise).flatten().tolist()
+            return noise
+
+        monkeypatch.setattr(kind, name, draw_and_keep)
+
+    kept(Singer, "draw", lambda noise: noise.z)
+    kept(Vocoder, "draw_noise", lambda noise: noise)
+    settings = MelGanSettings(variant="original", ngf=2, ratios=(8, 8), mel=MEL, noise_channels=2)
+    noisy = Vocoder(settings).remove_weight_norm().eval().requires_grad_(False)
+
+    Synthesizer(unagan(), noisy, unagan_id="u@1", melgan_id="m@2").generate(20_000, seed)
+
+    assert len(drawn) == 2
+    assert not set(drawn[Singer]) & set(drawn[Vocoder])
 
 
 def test_no_samples_at_all_are_refused() -> None:

@@ -124,7 +124,7 @@ class GenerateAudioRequest(_message.Message):
     """Where to store it: "audio/<database>/<file>.wav"."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Length of the sound, at most an hour."""
+        """Length of the sound: at most an hour, and at most what DEMIURGE_SYNTH_MAX_SECONDS allows."""
 
     def __init__(
         self,
@@ -246,16 +246,20 @@ class GetModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_ID_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """"id" (its best step) or "id@step"."""
+    family: Global___ModelFamily.ValueType
+    """Only of this family, if given: two families may share an id. Else UNAGAN comes first."""
     def __init__(
         self,
         *,
         model_id: _builtins.str = ...,
+        family: Global___ModelFamily.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "model_id", b"model_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
