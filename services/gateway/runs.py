@@ -119,8 +119,10 @@ class Runs:
         try:
             while True:
                 event.clear()
-                yield active.run
-                if active.run.state in ENDED:
+                shown = active.run
+                yield shown
+                # Not active.run: it may have ended while this was on its way.
+                if shown.state in ENDED:
                     return
                 if self._draining:
                     raise UnavailableError(

@@ -1,0 +1,28 @@
+from pathlib import Path
+
+from demiurge.gateway.v1.gateway_service_pb2 import Run, State
+
+from services.gateway.audio_library import AudioLibrary
+from services.gateway.peers import Peers
+from services.gateway.pipeline import Pipeline
+from services.gateway.run_store import RunStore
+from services.gateway.runs import ActiveRun, Runs
+from services.runtime.object_store.folder import FolderStore
+from services.runtime.settings import RuntimeSettings
+
+
+async def test_a_run_that_ends_while_it_is_being_shown_is_shown_once_more(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    records, peers = RunStore(store), Peers(lambda _: "", RuntimeSettings(), 1)
+    pipeline = Pipeline(store, records, peers, concurrency=1)
+    runs = Runs(records, AudioLibrary(store, max_upload_bytes=1), peers, pipeline)
+    active = ActiveRun(Run(id="run-1", state=State.STATE_RUNNING))
+    runs._active["run-1"] = active
+
+    watching = runs.watch("run-1")
+    seen = [(await anext(watching)).state]
+    active.run = Run(id="run-1", state=State.STATE_SUCCEEDED)
+    active.tell()
+    seen += [run.state async for run in watching]
+
+    assert seen == [State.STATE_RUNNING, State.STATE_SUCCEEDED]
