@@ -10,7 +10,6 @@ import orjson
 
 from services.cli.files import write_whole
 from services.errors import ConflictError
-from services.runtime.embedding import embedded_settings
 from services.runtime.settings import RuntimeSettings
 
 NAME = "running.json"
@@ -63,6 +62,8 @@ def found(folder: Path, runtime: RuntimeSettings) -> Notice | None:
 
 def settings_for(notice: Notice, runtime: RuntimeSettings) -> RuntimeSettings:
     """How its services are called: only those of `up` have TLS, if it is set."""
+    from services.runtime.embedding import embedded_settings
+
     return runtime if notice.lasting else embedded_settings(runtime)
 
 
