@@ -96,7 +96,11 @@ def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
                 if not _is_taken(error):
                     raise
                 if not waiting:
-                    typer.echo(f"waiting: another command has the index in {folder} open", err=True)
+                    typer.echo(
+                        f"waiting: another command has the index in {folder} open (if it is "
+                        "`demiurge serve query`, set DEMIURGE_QUERY_ADDRESS to it; Ctrl-C stops)",
+                        err=True,
+                    )
                 waiting = True
                 time.sleep(SECONDS_BETWEEN_TRIES)
         # Stubs that nobody asked for need an address, too.

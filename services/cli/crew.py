@@ -95,11 +95,15 @@ def _train(order: Order, threads: int, connection: Connection) -> None:
     # Threads that outnumber processors wait for each other more than they work.
     torch.set_num_threads(threads)
     try:
-        version = train(order, Workshop.here(Relay(connection)))
+        answer: tuple[str, object] = (
+            "trained",
+            train(order, Workshop.here(Relay(connection))).version_id,
+        )
     except DemiurgeError as error:
-        connection.send(("failed", error))
-    else:
-        connection.send(("trained", version.version_id))
+        answer = "failed", error
+    # From here on the process ends by itself, and its parent's SIGTERM would only interrupt that.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    connection.send(answer)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal calls

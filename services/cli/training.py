@@ -22,8 +22,8 @@ from services.runtime.object_store.port import ObjectStore
 ALGORITHM = 1
 
 DEFAULT_STEPS = {
-    ("melgan", "demo-cpu"): 2000,
-    ("unagan", "demo-cpu"): 550,
+    ("melgan", "demo-cpu"): 1500,
+    ("unagan", "demo-cpu"): 420,
 }
 
 

@@ -210,8 +210,12 @@ class Catalog:
             database.execute("DELETE FROM collections WHERE id = ?", [collection_id])
 
     def _unknown(self, name: str) -> NotFoundError:
-        ids = self.ids()
-        known = ", ".join(ids[:_NAMED_IN_ERRORS]) + (" …" if len(ids) > _NAMED_IN_ERRORS else "")
+        with self._lock:
+            rows = self._database.execute("SELECT name FROM aliases ORDER BY name").fetchall()
+        # Names that people gave come first; ids are digests, and tell little.
+        names = [alias for (alias,) in rows] + self.ids()
+        known = ", ".join(names[:_NAMED_IN_ERRORS])
+        known += " …" if len(names) > _NAMED_IN_ERRORS else ""
         with self._lock:
             alias = self._database.execute(
                 "SELECT collection FROM aliases WHERE name = ?", [name]
