@@ -53,7 +53,9 @@ def render(
     try:
         table = Parse(content, MatchTable())
     except (ParseError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{matches}: {error}", culprit=str(matches)) from error
+        raise InvalidInputError(
+            f"{matches} is no match table, as `demiurge match` writes it", culprit=str(matches)
+        ) from error
     request = pb.RenderAudioRequest(
         matches=table,
         settings=pb.RenderSettings(
