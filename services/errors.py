@@ -12,6 +12,7 @@
     ├── NotReadyError                a resource exists, but not yet in the state that is needed
     ├── CorruptObjectError           stored bytes that do not fit their hash or layout
     ├── BusyError                    a queue is full: try again later
+    ├── StorageFullError             no room left: nothing can be written until someone makes some
     ├── UnavailableError             a service or store that cannot be reached
     ├── TimeExceededError            a deadline passed before the answer
     ├── CancelledError               the caller, or CancelRun, stopped the work
@@ -99,6 +100,12 @@ class BusyError(DemiurgeError):
     """A queue is full: try again later."""
 
     reason = "BUSY"
+
+
+class StorageFullError(DemiurgeError):
+    """No room left: nothing can be written until someone makes some."""
+
+    reason = "STORAGE_FULL"
 
 
 class UnavailableError(DemiurgeError):

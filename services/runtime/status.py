@@ -28,6 +28,7 @@ CODES: dict[type[DemiurgeError], grpc.StatusCode] = {
     errors.NotReadyError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.CorruptObjectError: grpc.StatusCode.DATA_LOSS,
     errors.BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.StorageFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.TimeExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.CancelledError: grpc.StatusCode.CANCELLED,

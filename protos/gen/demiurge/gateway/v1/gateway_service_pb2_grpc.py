@@ -60,6 +60,11 @@ class PipelineServiceStub:
                 request_serializer=demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.CancelRunResponse.FromString,
                 _registered_method=True)
+        self.DeleteRun = channel.unary_unary(
+                '/demiurge.gateway.v1.PipelineService/DeleteRun',
+                request_serializer=demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteRunResponse.FromString,
+                _registered_method=True)
         self.UploadAudio = channel.stream_unary(
                 '/demiurge.gateway.v1.PipelineService/UploadAudio',
                 request_serializer=demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.UploadAudioRequest.SerializeToString,
@@ -117,6 +122,14 @@ class PipelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteRun(self, request, context):
+        """DeleteRun removes the records and the piece of a run that is not at work. Databases,
+        descriptors and collections, which other runs may use, stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UploadAudio(self, request_iterator, context):
         """UploadAudio stores one file in a database. The first message names it, the others carry it.
         """
@@ -125,7 +138,7 @@ class PipelineServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadAudio(self, request, context):
-        """DownloadAudio sends one object: audio, its descriptors, or what a run rendered.
+        """DownloadAudio sends one object: audio, its descriptors, or what a run predicted or rendered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,6 +178,11 @@ def add_PipelineServiceServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.CancelRunRequest.FromString,
                     response_serializer=demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.CancelRunResponse.SerializeToString,
+            ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteRunRequest.FromString,
+                    response_serializer=demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteRunResponse.SerializeToString,
             ),
             'UploadAudio': grpc.stream_unary_rpc_method_handler(
                     servicer.UploadAudio,
@@ -318,6 +336,33 @@ class PipelineService:
             '/demiurge.gateway.v1.PipelineService/CancelRun',
             demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.CancelRunRequest.SerializeToString,
             demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.CancelRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demiurge.gateway.v1.PipelineService/DeleteRun',
+            demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteRunRequest.SerializeToString,
+            demiurge_dot_gateway_dot_v1_dot_gateway__service__pb2.DeleteRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,10 +45,14 @@ class PipelineServiceStub:
     """WatchRun sends the run now and at every change, and ends with the run."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.CancelRunRequest, _gateway_service_pb2.CancelRunResponse]
     """CancelRun stops a run; what it finished stays, and CreateRun resumes it."""
+    DeleteRun: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteRunRequest, _gateway_service_pb2.DeleteRunResponse]
+    """DeleteRun removes the records and the piece of a run that is not at work. Databases,
+    descriptors and collections, which other runs may use, stay.
+    """
     UploadAudio: _grpc.StreamUnaryMultiCallable[_gateway_service_pb2.UploadAudioRequest, _gateway_service_pb2.UploadAudioResponse]
     """UploadAudio stores one file in a database. The first message names it, the others carry it."""
     DownloadAudio: _grpc.UnaryStreamMultiCallable[_gateway_service_pb2.DownloadAudioRequest, _gateway_service_pb2.DownloadAudioResponse]
-    """DownloadAudio sends one object: audio, its descriptors, or what a run rendered."""
+    """DownloadAudio sends one object: audio, its descriptors, or what a run predicted or rendered."""
     ListAudio: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListAudioRequest, _gateway_service_pb2.ListAudioResponse]
     """ListAudio lists the files of a database, by name."""
 
@@ -69,10 +73,14 @@ class PipelineServiceAsyncStub(PipelineServiceStub):
     """WatchRun sends the run now and at every change, and ends with the run."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.CancelRunRequest, _gateway_service_pb2.CancelRunResponse]  # type: ignore[assignment]
     """CancelRun stops a run; what it finished stays, and CreateRun resumes it."""
+    DeleteRun: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.DeleteRunRequest, _gateway_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
+    """DeleteRun removes the records and the piece of a run that is not at work. Databases,
+    descriptors and collections, which other runs may use, stay.
+    """
     UploadAudio: _aio.StreamUnaryMultiCallable[_gateway_service_pb2.UploadAudioRequest, _gateway_service_pb2.UploadAudioResponse]  # type: ignore[assignment]
     """UploadAudio stores one file in a database. The first message names it, the others carry it."""
     DownloadAudio: _aio.UnaryStreamMultiCallable[_gateway_service_pb2.DownloadAudioRequest, _gateway_service_pb2.DownloadAudioResponse]  # type: ignore[assignment]
-    """DownloadAudio sends one object: audio, its descriptors, or what a run rendered."""
+    """DownloadAudio sends one object: audio, its descriptors, or what a run predicted or rendered."""
     ListAudio: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListAudioRequest, _gateway_service_pb2.ListAudioResponse]  # type: ignore[assignment]
     """ListAudio lists the files of a database, by name."""
 
@@ -122,6 +130,16 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         """CancelRun stops a run; what it finished stays, and CreateRun resumes it."""
 
     @_abc_1.abstractmethod
+    def DeleteRun(
+        self,
+        request: _gateway_service_pb2.DeleteRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_service_pb2.DeleteRunResponse, _abc.Awaitable[_gateway_service_pb2.DeleteRunResponse]]:
+        """DeleteRun removes the records and the piece of a run that is not at work. Databases,
+        descriptors and collections, which other runs may use, stay.
+        """
+
+    @_abc_1.abstractmethod
     def UploadAudio(
         self,
         request_iterator: _MaybeAsyncIterator[_gateway_service_pb2.UploadAudioRequest],
@@ -135,7 +153,7 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.DownloadAudioRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gateway_service_pb2.DownloadAudioResponse], _abc.AsyncIterator[_gateway_service_pb2.DownloadAudioResponse]]:
-        """DownloadAudio sends one object: audio, its descriptors, or what a run rendered."""
+        """DownloadAudio sends one object: audio, its descriptors, or what a run predicted or rendered."""
 
     @_abc_1.abstractmethod
     def ListAudio(

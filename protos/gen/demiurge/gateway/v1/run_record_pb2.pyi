@@ -262,3 +262,37 @@ class PredictedTracks(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PredictedTracks: _TypeAlias = PredictedTracks  # noqa: Y015
+
+@_typing.final
+class LiveRun(_message.Message):
+    """LiveRun is runs/<run>/live.json, written again and again while a gateway is at work on the run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    GATEWAY_ID_FIELD_NUMBER: _builtins.int
+    BEAT_TIME_FIELD_NUMBER: _builtins.int
+    gateway_id: _builtins.str
+    """The gateway that is at work, by an id of its own for each start."""
+    @_builtins.property
+    def run(self) -> _gateway_service_pb2.Run:
+        """How the run stands."""
+
+    @_builtins.property
+    def beat_time(self) -> _timestamp_pb2.Timestamp:
+        """When this was written, by that gateway's clock."""
+
+    def __init__(
+        self,
+        *,
+        run: _gateway_service_pb2.Run | None = ...,
+        gateway_id: _builtins.str = ...,
+        beat_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beat_time", b"beat_time", "run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beat_time", b"beat_time", "gateway_id", b"gateway_id", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveRun: _TypeAlias = LiveRun  # noqa: Y015

@@ -27,7 +27,7 @@ from demiurge.audio.v1 import audio_pb2 as demiurge_dot_audio_dot_v1_dot_audio__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%demiurge/query/v1/query_service.proto\x12\x11\x64\x65miurge.query.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x64\x65miurge/audio/v1/audio.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x0e\x43ollectionSpec\x12$\n\rfeature_names\x18\x01 \x03(\tB\r\xbaH\n\x92\x01\x07\x08\x01\x10\x80\x08\x18\x01\x12&\n\x11sample_rate_hertz\x18\x02 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\xdc\x0b \x00\x12\'\n\x12hop_length_samples\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04 \x00\x12\x33\n\x06metric\x18\x04 \x01(\x0e\x32\x19.demiurge.query.v1.MetricB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x07scaling\x18\x05 \x01(\x0e\x32\x1a.demiurge.query.v1.ScalingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\nstatistics\x18\x06 \x01(\x0b\x32$.demiurge.audio.v1.FeatureStatistics\"\xc9\x01\n\nCollection\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x04spec\x18\x02 \x01(\x0b\x32!.demiurge.query.v1.CollectionSpec\x12\x13\n\x0bpoint_count\x18\x03 \x01(\x04\x12\x14\n\x0csource_count\x18\x04 \x01(\r\x12\x11\n\tpublished\x18\x05 \x01(\x08\x12\x0f\n\x07\x61liases\x18\x06 \x03(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x94\x01\n\x17\x43reateCollectionRequest\x12@\n\rcollection_id\x18\x01 \x01(\tB)\xbaH&r$2\"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$\x12\x37\n\x04spec\x18\x02 \x01(\x0b\x32!.demiurge.query.v1.CollectionSpecB\x06\xbaH\x03\xc8\x01\x01\"M\n\x18\x43reateCollectionResponse\x12\x31\n\ncollection\x18\x01 \x01(\x0b\x32\x1d.demiurge.query.v1.Collection\"\xad\x01\n\x17IndexDescriptorsRequest\x12!\n\rcollection_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12\x34\n\x06source\x18\x02 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRefB\x06\xbaH\x03\xc8\x01\x01\x12\x39\n\x05track\x18\x03 \x01(\x0b\x32\".demiurge.audio.v1.DescriptorTrackB\x06\xbaH\x03\xc8\x01\x01\"/\n\x18IndexDescriptorsResponse\x12\x13\n\x0bpoint_count\x18\x01 \x01(\r\"z\n\x18PublishCollectionRequest\x12!\n\rcollection_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12;\n\x05\x61lias\x18\x02 \x01(\tB,\xbaH)r\'2%^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$\"N\n\x19PublishCollectionResponse\x12\x31\n\ncollection\x18\x01 \x01(\x0b\x32\x1d.demiurge.query.v1.Collection\"\xd2\x01\n\x17MatchDescriptorsRequest\x12!\n\rcollection_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12\x39\n\x05track\x18\x02 \x01(\x0b\x32\".demiurge.audio.v1.DescriptorTrackB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\tneighbors\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12<\n\x0bsearch_mode\x18\x04 \x01(\x0e\x32\x1d.demiurge.query.v1.SearchModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\"J\n\x18MatchDescriptorsResponse\x12.\n\x07matches\x18\x01 \x01(\x0b\x32\x1d.demiurge.audio.v1.MatchTable\"9\n\x14GetCollectionRequest\x12!\n\rcollection_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\"J\n\x15GetCollectionResponse\x12\x31\n\ncollection\x18\x01 \x01(\x0b\x32\x1d.demiurge.query.v1.Collection\"U\n\x16ListCollectionsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"f\n\x17ListCollectionsResponse\x12\x32\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1d.demiurge.query.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x17\x44\x65leteCollectionRequest\x12!\n\rcollection_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\"\x1a\n\x18\x44\x65leteCollectionResponse*_\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x14\n\x10METRIC_EUCLIDEAN\x10\x01\x12\x11\n\rMETRIC_COSINE\x10\x02\x12\x14\n\x10METRIC_MANHATTAN\x10\x03*N\n\x07Scaling\x12\x17\n\x13SCALING_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCALING_NONE\x10\x01\x12\x18\n\x14SCALING_STANDARDIZED\x10\x02*]\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_EXACT\x10\x01\x12\x1b\n\x17SEARCH_MODE_APPROXIMATE\x10\x02\x32\x80\x06\n\x0cQueryService\x12k\n\x10\x43reateCollection\x12*.demiurge.query.v1.CreateCollectionRequest\x1a+.demiurge.query.v1.CreateCollectionResponse\x12k\n\x10IndexDescriptors\x12*.demiurge.query.v1.IndexDescriptorsRequest\x1a+.demiurge.query.v1.IndexDescriptorsResponse\x12n\n\x11PublishCollection\x12+.demiurge.query.v1.PublishCollectionRequest\x1a,.demiurge.query.v1.PublishCollectionResponse\x12k\n\x10MatchDescriptors\x12*.demiurge.query.v1.MatchDescriptorsRequest\x1a+.demiurge.query.v1.MatchDescriptorsResponse\x12\x62\n\rGetCollection\x12\'.demiurge.query.v1.GetCollectionRequest\x1a(.demiurge.query.v1.GetCollectionResponse\x12h\n\x0fListCollections\x12).demiurge.query.v1.ListCollectionsRequest\x1a*.demiurge.query.v1.ListCollectionsResponse\x12k\n\x10\x44\x65leteCollection\x12*.demiurge.query.v1.DeleteCollectionRequest\x1a+.demiurge.query.v1.DeleteCollectionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%demiurge/query/v1/query_service.proto\x12\x11\x64\x65miurge.query.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x64\x65miurge/audio/v1/audio.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x0e\x43ollectionSpec\x12$\n\rfeature_names\x18\x01 \x03(\tB\r\xbaH\n\x92\x01\x07\x08\x01\x10\x80\x08\x18\x01\x12&\n\x11sample_rate_hertz\x18\x02 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\xdc\x0b \x00\x12\'\n\x12hop_length_samples\x18\x03 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\x80\x04 \x00\x12\x33\n\x06metric\x18\x04 \x01(\x0e\x32\x19.demiurge.query.v1.MetricB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x07scaling\x18\x05 \x01(\x0e\x32\x1a.demiurge.query.v1.ScalingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x38\n\nstatistics\x18\x06 \x01(\x0b\x32$.demiurge.audio.v1.FeatureStatistics\"\xc9\x01\n\nCollection\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x04spec\x18\x02 \x01(\x0b\x32!.demiurge.query.v1.CollectionSpec\x12\x13\n\x0bpoint_count\x18\x03 \x01(\x04\x12\x14\n\x0csource_count\x18\x04 \x01(\r\x12\x11\n\tpublished\x18\x05 \x01(\x08\x12\x0f\n\x07\x61liases\x18\x06 \x03(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x94\x01\n\x17\x43reateCollectionRequest\x12@\n\rcollection_id\x18\x01 \x01(\tB)\xbaH&r$2\"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$\x12\x37\n\x04spec\x18\x02 \x01(\x0b\x32!.demiurge.query.v1.CollectionSpecB\x06\xbaH\x03\xc8\x01\x01\"M\n\x18\x43reateCollectionResponse\x12\x31\n\ncollection\x18\x01 \x01(\x0b\x32\x1d.demiurge.query.v1.Collection\"\xad\x01\n\x17IndexDescriptorsRequest\x12!\n\rcollection_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12\x34\n\x06source\x18\x02 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRefB\x06\xbaH\x03\xc8\x01\x01\x12\x39\n\x05track\x18\x03 \x01(\x0b\x32\".demiurge.audio.v1.DescriptorTrackB\x06\xbaH\x03\xc8\x01\x01\"/\n\x18IndexDescriptorsResponse\x12\x13\n\x0bpoint_count\x18\x01 \x01(\r\"\x8e\x01\n\x18PublishCollectionRequest\x12!\n\rcollection_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12;\n\x05\x61lias\x18\x02 \x01(\tB,\xbaH)r\'2%^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$\x12\x12\n\nskip_graph\x18\x03 \x01(\x08\"N\n\x19PublishCollectionResponse\x12\x31\n\ncollection\x18\x01 \x01(\x0b\x32\x1d.demiurge.query.v1.Collection\"\xd2\x01\n\x17MatchDescriptorsRequest\x12!\n\rcollection_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12\x39\n\x05track\x18\x02 \x01(\x0b\x32\".demiurge.audio.v1.DescriptorTrackB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\tneighbors\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12<\n\x0bsearch_mode\x18\x04 \x01(\x0e\x32\x1d.demiurge.query.v1.SearchModeB\x08\xbaH\x05\x82\x01\x02\x10\x01\"J\n\x18MatchDescriptorsResponse\x12.\n\x07matches\x18\x01 \x01(\x0b\x32\x1d.demiurge.audio.v1.MatchTable\"9\n\x14GetCollectionRequest\x12!\n\rcollection_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\"J\n\x15GetCollectionResponse\x12\x31\n\ncollection\x18\x01 \x01(\x0b\x32\x1d.demiurge.query.v1.Collection\"U\n\x16ListCollectionsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"f\n\x17ListCollectionsResponse\x12\x32\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1d.demiurge.query.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x17\x44\x65leteCollectionRequest\x12!\n\rcollection_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\"\x1a\n\x18\x44\x65leteCollectionResponse\"I\n\x16\x43heckCollectionRequest\x12!\n\rcollection_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\x80\x01\x12\x0c\n\x04mend\x18\x02 \x01(\x08\"\xb8\x01\n\x17\x43heckCollectionResponse\x12\x17\n\x0f\x65xpected_points\x18\x01 \x01(\x04\x12\x16\n\x0emissing_points\x18\x02 \x01(\x04\x12\x18\n\x10\x64uplicate_points\x18\x03 \x01(\x04\x12\x17\n\x0forphaned_points\x18\x04 \x01(\x04\x12\x17\n\x0f\x63hanged_sources\x18\x05 \x01(\x04\x12\x10\n\x08\x66indings\x18\x06 \x03(\t\x12\x0e\n\x06mended\x18\x07 \x01(\x08*_\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x14\n\x10METRIC_EUCLIDEAN\x10\x01\x12\x11\n\rMETRIC_COSINE\x10\x02\x12\x14\n\x10METRIC_MANHATTAN\x10\x03*N\n\x07Scaling\x12\x17\n\x13SCALING_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCALING_NONE\x10\x01\x12\x18\n\x14SCALING_STANDARDIZED\x10\x02*]\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_EXACT\x10\x01\x12\x1b\n\x17SEARCH_MODE_APPROXIMATE\x10\x02\x32\xea\x06\n\x0cQueryService\x12k\n\x10\x43reateCollection\x12*.demiurge.query.v1.CreateCollectionRequest\x1a+.demiurge.query.v1.CreateCollectionResponse\x12k\n\x10IndexDescriptors\x12*.demiurge.query.v1.IndexDescriptorsRequest\x1a+.demiurge.query.v1.IndexDescriptorsResponse\x12n\n\x11PublishCollection\x12+.demiurge.query.v1.PublishCollectionRequest\x1a,.demiurge.query.v1.PublishCollectionResponse\x12k\n\x10MatchDescriptors\x12*.demiurge.query.v1.MatchDescriptorsRequest\x1a+.demiurge.query.v1.MatchDescriptorsResponse\x12\x62\n\rGetCollection\x12\'.demiurge.query.v1.GetCollectionRequest\x1a(.demiurge.query.v1.GetCollectionResponse\x12h\n\x0fListCollections\x12).demiurge.query.v1.ListCollectionsRequest\x1a*.demiurge.query.v1.ListCollectionsResponse\x12k\n\x10\x44\x65leteCollection\x12*.demiurge.query.v1.DeleteCollectionRequest\x1a+.demiurge.query.v1.DeleteCollectionResponse\x12h\n\x0f\x43heckCollection\x12).demiurge.query.v1.CheckCollectionRequest\x1a*.demiurge.query.v1.CheckCollectionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -74,12 +74,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCOLLECTIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200\010'
   _globals['_DELETECOLLECTIONREQUEST'].fields_by_name['collection_id']._loaded_options = None
   _globals['_DELETECOLLECTIONREQUEST'].fields_by_name['collection_id']._serialized_options = b'\272H\007r\005\020\001(\200\001'
-  _globals['_METRIC']._serialized_start=2025
-  _globals['_METRIC']._serialized_end=2120
-  _globals['_SCALING']._serialized_start=2122
-  _globals['_SCALING']._serialized_end=2200
-  _globals['_SEARCHMODE']._serialized_start=2202
-  _globals['_SEARCHMODE']._serialized_end=2295
+  _globals['_CHECKCOLLECTIONREQUEST'].fields_by_name['collection_id']._loaded_options = None
+  _globals['_CHECKCOLLECTIONREQUEST'].fields_by_name['collection_id']._serialized_options = b'\272H\007r\005\020\001(\200\001'
+  _globals['_METRIC']._serialized_start=2308
+  _globals['_METRIC']._serialized_end=2403
+  _globals['_SCALING']._serialized_start=2405
+  _globals['_SCALING']._serialized_end=2483
+  _globals['_SEARCHMODE']._serialized_start=2485
+  _globals['_SEARCHMODE']._serialized_end=2578
   _globals['_COLLECTIONSPEC']._serialized_start=154
   _globals['_COLLECTIONSPEC']._serialized_end=455
   _globals['_COLLECTION']._serialized_start=458
@@ -92,26 +94,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INDEXDESCRIPTORSREQUEST']._serialized_end=1065
   _globals['_INDEXDESCRIPTORSRESPONSE']._serialized_start=1067
   _globals['_INDEXDESCRIPTORSRESPONSE']._serialized_end=1114
-  _globals['_PUBLISHCOLLECTIONREQUEST']._serialized_start=1116
-  _globals['_PUBLISHCOLLECTIONREQUEST']._serialized_end=1238
-  _globals['_PUBLISHCOLLECTIONRESPONSE']._serialized_start=1240
-  _globals['_PUBLISHCOLLECTIONRESPONSE']._serialized_end=1318
-  _globals['_MATCHDESCRIPTORSREQUEST']._serialized_start=1321
-  _globals['_MATCHDESCRIPTORSREQUEST']._serialized_end=1531
-  _globals['_MATCHDESCRIPTORSRESPONSE']._serialized_start=1533
-  _globals['_MATCHDESCRIPTORSRESPONSE']._serialized_end=1607
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=1609
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1666
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=1668
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1742
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1744
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1829
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1831
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1933
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1935
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1995
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1997
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=2023
-  _globals['_QUERYSERVICE']._serialized_start=2298
-  _globals['_QUERYSERVICE']._serialized_end=3066
+  _globals['_PUBLISHCOLLECTIONREQUEST']._serialized_start=1117
+  _globals['_PUBLISHCOLLECTIONREQUEST']._serialized_end=1259
+  _globals['_PUBLISHCOLLECTIONRESPONSE']._serialized_start=1261
+  _globals['_PUBLISHCOLLECTIONRESPONSE']._serialized_end=1339
+  _globals['_MATCHDESCRIPTORSREQUEST']._serialized_start=1342
+  _globals['_MATCHDESCRIPTORSREQUEST']._serialized_end=1552
+  _globals['_MATCHDESCRIPTORSRESPONSE']._serialized_start=1554
+  _globals['_MATCHDESCRIPTORSRESPONSE']._serialized_end=1628
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=1630
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1687
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=1689
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1763
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1765
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1850
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1852
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1954
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1956
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=2016
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=2018
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=2044
+  _globals['_CHECKCOLLECTIONREQUEST']._serialized_start=2046
+  _globals['_CHECKCOLLECTIONREQUEST']._serialized_end=2119
+  _globals['_CHECKCOLLECTIONRESPONSE']._serialized_start=2122
+  _globals['_CHECKCOLLECTIONRESPONSE']._serialized_end=2306
+  _globals['_QUERYSERVICE']._serialized_start=2581
+  _globals['_QUERYSERVICE']._serialized_end=3455
 # @@protoc_insertion_point(module_scope)

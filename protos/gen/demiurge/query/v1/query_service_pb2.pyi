@@ -84,7 +84,7 @@ class _SearchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchMode
     SEARCH_MODE_EXACT: _SearchMode.ValueType  # 1
     """Every point is looked at."""
     SEARCH_MODE_APPROXIMATE: _SearchMode.ValueType  # 2
-    """HNSW graph: faster, and now and then not the nearest."""
+    """HNSW graph: faster, and now and then not the nearest. As exact where no graph was built."""
 
 class SearchMode(_SearchMode, metaclass=_SearchModeEnumTypeWrapper):
     """SearchMode trades certainty for speed."""
@@ -94,7 +94,7 @@ SEARCH_MODE_UNSPECIFIED: SearchMode.ValueType  # 0
 SEARCH_MODE_EXACT: SearchMode.ValueType  # 1
 """Every point is looked at."""
 SEARCH_MODE_APPROXIMATE: SearchMode.ValueType  # 2
-"""HNSW graph: faster, and now and then not the nearest."""
+"""HNSW graph: faster, and now and then not the nearest. As exact where no graph was built."""
 Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
 
 @_typing.final
@@ -311,19 +311,25 @@ class PublishCollectionRequest(_message.Message):
 
     COLLECTION_ID_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
+    SKIP_GRAPH_FIELD_NUMBER: _builtins.int
     collection_id: _builtins.str
     """The collection, by id."""
     alias: _builtins.str
     """A name to point at it, taken from whichever collection has it; may be empty."""
+    skip_graph: _builtins.bool
+    """Build no graph: it takes long, cannot be interrupted, and only SEARCH_MODE_APPROXIMATE uses it.
+    Publishing again without this builds it then.
+    """
     def __init__(
         self,
         *,
         collection_id: _builtins.str = ...,
         alias: _builtins.str = ...,
+        skip_graph: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "collection_id", b"collection_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "collection_id", b"collection_id", "skip_graph", b"skip_graph"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -551,3 +557,77 @@ class DeleteCollectionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteCollectionResponse: _TypeAlias = DeleteCollectionResponse  # noqa: Y015
+
+@_typing.final
+class CheckCollectionRequest(_message.Message):
+    """CheckCollectionRequest names a collection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_ID_FIELD_NUMBER: _builtins.int
+    MEND_FIELD_NUMBER: _builtins.int
+    collection_id: _builtins.str
+    """By id (not by alias)."""
+    mend: _builtins.bool
+    """Whether to rebuild the collection if anything is wrong with it."""
+    def __init__(
+        self,
+        *,
+        collection_id: _builtins.str = ...,
+        mend: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection_id", b"collection_id", "mend", b"mend"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckCollectionRequest: _TypeAlias = CheckCollectionRequest  # noqa: Y015
+
+@_typing.final
+class CheckCollectionResponse(_message.Message):
+    """CheckCollectionResponse is what was found; nothing is wrong if all counts are zero."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPECTED_POINTS_FIELD_NUMBER: _builtins.int
+    MISSING_POINTS_FIELD_NUMBER: _builtins.int
+    DUPLICATE_POINTS_FIELD_NUMBER: _builtins.int
+    ORPHANED_POINTS_FIELD_NUMBER: _builtins.int
+    CHANGED_SOURCES_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    MENDED_FIELD_NUMBER: _builtins.int
+    expected_points: _builtins.int
+    """Points that the object store says were indexed."""
+    missing_points: _builtins.int
+    """Points that should be there and are not."""
+    duplicate_points: _builtins.int
+    """Points that are there more than once."""
+    orphaned_points: _builtins.int
+    """Points of sounds that were never indexed, or beyond a sound's last frame."""
+    changed_sources: _builtins.int
+    """Sounds of which a point holds other values than their descriptors."""
+    mended: _builtins.bool
+    """True if it was rebuilt, and is now as it should be."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is wrong, at most 20 lines, each naming the sound."""
+
+    def __init__(
+        self,
+        *,
+        expected_points: _builtins.int = ...,
+        missing_points: _builtins.int = ...,
+        duplicate_points: _builtins.int = ...,
+        orphaned_points: _builtins.int = ...,
+        changed_sources: _builtins.int = ...,
+        findings: _abc.Iterable[_builtins.str] | None = ...,
+        mended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_sources", b"changed_sources", "duplicate_points", b"duplicate_points", "expected_points", b"expected_points", "findings", b"findings", "mended", b"mended", "missing_points", b"missing_points", "orphaned_points", b"orphaned_points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckCollectionResponse: _TypeAlias = CheckCollectionResponse  # noqa: Y015

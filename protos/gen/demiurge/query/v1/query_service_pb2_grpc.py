@@ -70,6 +70,11 @@ class QueryServiceStub:
                 request_serializer=demiurge_dot_query_dot_v1_dot_query__service__pb2.DeleteCollectionRequest.SerializeToString,
                 response_deserializer=demiurge_dot_query_dot_v1_dot_query__service__pb2.DeleteCollectionResponse.FromString,
                 _registered_method=True)
+        self.CheckCollection = channel.unary_unary(
+                '/demiurge.query.v1.QueryService/CheckCollection',
+                request_serializer=demiurge_dot_query_dot_v1_dot_query__service__pb2.CheckCollectionRequest.SerializeToString,
+                response_deserializer=demiurge_dot_query_dot_v1_dot_query__service__pb2.CheckCollectionResponse.FromString,
+                _registered_method=True)
 
 
 class QueryServiceServicer:
@@ -126,6 +131,14 @@ class QueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckCollection(self, request, context):
+        """CheckCollection compares a collection, point by point, with what the object store says was
+        indexed, and rebuilds it from there if asked to mend it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +176,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.DeleteCollection,
                     request_deserializer=demiurge_dot_query_dot_v1_dot_query__service__pb2.DeleteCollectionRequest.FromString,
                     response_serializer=demiurge_dot_query_dot_v1_dot_query__service__pb2.DeleteCollectionResponse.SerializeToString,
+            ),
+            'CheckCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckCollection,
+                    request_deserializer=demiurge_dot_query_dot_v1_dot_query__service__pb2.CheckCollectionRequest.FromString,
+                    response_serializer=demiurge_dot_query_dot_v1_dot_query__service__pb2.CheckCollectionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +373,33 @@ class QueryService:
             '/demiurge.query.v1.QueryService/DeleteCollection',
             demiurge_dot_query_dot_v1_dot_query__service__pb2.DeleteCollectionRequest.SerializeToString,
             demiurge_dot_query_dot_v1_dot_query__service__pb2.DeleteCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demiurge.query.v1.QueryService/CheckCollection',
+            demiurge_dot_query_dot_v1_dot_query__service__pb2.CheckCollectionRequest.SerializeToString,
+            demiurge_dot_query_dot_v1_dot_query__service__pb2.CheckCollectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class QueryServiceStub:
     """ListCollections lists the collections, by id."""
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.DeleteCollectionRequest, _query_service_pb2.DeleteCollectionResponse]
     """DeleteCollection removes a collection and the aliases that point at it."""
+    CheckCollection: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.CheckCollectionRequest, _query_service_pb2.CheckCollectionResponse]
+    """CheckCollection compares a collection, point by point, with what the object store says was
+    indexed, and rebuilds it from there if asked to mend it.
+    """
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
@@ -71,6 +75,10 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """ListCollections lists the collections, by id."""
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_query_service_pb2.DeleteCollectionRequest, _query_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     """DeleteCollection removes a collection and the aliases that point at it."""
+    CheckCollection: _aio.UnaryUnaryMultiCallable[_query_service_pb2.CheckCollectionRequest, _query_service_pb2.CheckCollectionResponse]  # type: ignore[assignment]
+    """CheckCollection compares a collection, point by point, with what the object store says was
+    indexed, and rebuilds it from there if asked to mend it.
+    """
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """QueryService keeps collections of descriptor frames and finds nearest neighbours in them."""
@@ -132,5 +140,15 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.DeleteCollectionResponse, _abc.Awaitable[_query_service_pb2.DeleteCollectionResponse]]:
         """DeleteCollection removes a collection and the aliases that point at it."""
+
+    @_abc_1.abstractmethod
+    def CheckCollection(
+        self,
+        request: _query_service_pb2.CheckCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.CheckCollectionResponse, _abc.Awaitable[_query_service_pb2.CheckCollectionResponse]]:
+        """CheckCollection compares a collection, point by point, with what the object store says was
+        indexed, and rebuilds it from there if asked to mend it.
+        """
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
