@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from services.cli.connection import Client
     from services.runtime.object_store.folder import FolderStore
+    from tests.servers.seaweed import Seaweed
 
 UNAGAN, MELGAN, PREDICTOR = "singer", "voice", "follower"
 WINDOW_FRAMES = 10
@@ -215,6 +216,15 @@ def trained_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights, config = trainer.weights(), trainer.config()
         models.save(family, name, 2, weights=weights, config=config, card="", best=True)
     return root
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Seaweed]":
+    """A real S3 server. Whoever stops or pauses it starts or resumes it again."""
+    from tests.servers.seaweed import Seaweed
+
+    with Seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
