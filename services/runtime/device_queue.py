@@ -1,4 +1,4 @@
-"""The device queue: one thread that owns the device, and a bounded line before it."""
+"""The device queue: the thread that owns the device, or a few of them, and a bounded line before."""
 
 import asyncio
 import threading
@@ -16,16 +16,17 @@ T = TypeVar("T")
 
 
 class DeviceQueue:
-    """Runs work one at a time, in the order it came, in a thread of its own.
+    """Runs work in the order it came, one at a time or `workers` at once, in threads of its own.
 
     A servicer writes `await queue.run(lambda checkpoint: model.generate(..., checkpoint))`; work
     that takes long calls `checkpoint()` between chunks.
     """
 
-    def __init__(self, capacity: int, *, name: str = "device") -> None:
+    def __init__(self, capacity: int, *, name: str = "device", workers: int = 1) -> None:
         self._capacity = capacity
         self._name = name
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._workers = workers
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix=name)
         self._lock = threading.Lock()
         self._unfinished = 0
         self._draining = False
@@ -73,8 +74,8 @@ class DeviceQueue:
         with self._lock:
             if self._draining:
                 raise UnavailableError(f"the {self._name} queue is draining: ask another replica")
-            # One runs beside those that wait.
-            if self._unfinished > self._capacity:
+            # Those at work do not wait.
+            if self._unfinished >= self._capacity + self._workers:
                 raise BusyError(
                     f"{self._capacity} wait for the {self._name} already: try again later"
                 )

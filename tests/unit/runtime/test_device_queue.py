@@ -59,6 +59,22 @@ async def test_work_runs_in_order_in_one_thread(queue: DeviceQueue) -> None:
     assert threading.get_ident() not in threads
 
 
+async def test_as_many_are_at_work_as_there_are_workers_and_as_many_wait_as_there_is_room() -> None:
+    queue = DeviceQueue(capacity=1, workers=2)
+    gates = [Gate() for _ in range(3)]
+    calls = [asyncio.ensure_future(queue.run(gate)) for gate in gates]
+    await asyncio.gather(*map(entered, gates[:2]))
+
+    with pytest.raises(BusyError, match="1 wait"):
+        await queue.run(Gate())
+
+    assert not gates[2].entered.is_set()
+    for gate in gates:
+        gate.release.set()
+    assert await asyncio.gather(*calls) == ["done"] * 3
+    await queue.drain()
+
+
 async def test_errors_of_the_work_reach_the_caller(queue: DeviceQueue) -> None:
     def work(_: Checkpoint) -> None:
         raise TimeoutError("the work's own")
