@@ -81,7 +81,7 @@ class RunStore:
 
     def _write(self, key: str, message: Message) -> None:
         text = json_format.MessageToJson(message, preserving_proto_field_name=True)
-        self._store.put(key, text.encode(), media_type="application/json")
+        self._store.put(key, text.encode())
 
     def _read(self, key: str, message: Record) -> Record:
         try:

@@ -115,7 +115,6 @@ def _store(context: RunContext, sound: Description, track: DescriptorTrack) -> T
     stored = context.store.put(
         f"runs/{context.run_id}/predictions/{name}.json",
         write_tracks([track]),
-        media_type="application/json",
     )
     message = track_to_message(track, object=stored)
     message.object.CopyFrom(ref_to_message(stored))

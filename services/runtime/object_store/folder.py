@@ -2,13 +2,13 @@
 
 Every path is walked component by component without following symlinks, so that neither a key nor
 a link planted in the folder leads out of it. Content is written to a temporary file of the same
-filesystem, synced, and then given its name in one step.
+filesystem, its SHA-256 recorded in an extended attribute of that file, synced, and then given its
+name in one step. On a filesystem without extended attributes nothing is recorded.
 """
 
 import errno
 import hashlib
 import io
-import mimetypes
 import os
 import stat
 import time
@@ -25,43 +25,38 @@ from services.errors import (
     CorruptObjectError,
     NotFoundError,
     ObjectKeyError,
+    StorageFullError,
     UnavailableError,
 )
-from services.runtime.object_store.port import ObjectStore, StoredObject, checked_key
+from services.runtime.object_store.port import (
+    BLOCK_BYTES,
+    ObjectStore,
+    StoredObject,
+    checked_hash,
+    checked_key,
+    media_type_of,
+    missing,
+    taken,
+)
 
 # Unfinished writes live here; the name is reserved and no reader sees it.
 INCOMING = ".incoming"
 ABANDONED_AFTER_SECONDS = 24 * 3600
-BLOCK_BYTES = 1 << 20
-# Python's own table depends on the machine's and says audio/x-wav.
-MEDIA_TYPES = {
-    ".flac": "audio/flac",
-    ".json": "application/json",
-    ".md": "text/markdown",
-    ".mp3": "audio/mpeg",
-    ".ogg": "audio/ogg",
-    ".png": "image/png",
-    ".wav": "audio/wav",
-}
+HASH_ATTRIBUTE = "user.demiurge.sha256"
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, opening a named pipe would wait for ever.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ATTRIBUTES = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES}
 
 _Signature = tuple[int, int, int, int, int]
-
-
-def media_type_of(key: str) -> str:
-    """The media type that a key's extension stands for."""
-    suffix = os.path.splitext(key)[1].lower()  # noqa: PTH122 - a key is no path
-    return MEDIA_TYPES.get(suffix) or mimetypes.types_map.get(suffix, "application/octet-stream")
 
 
 class FolderStore(ObjectStore):
     """Objects as files under `root`, which is made if it is not there.
 
-    Media types follow from keys; a folder has no place to keep others. Files that a person puts
-    into the folder are objects like any other.
+    Files that a person puts into the folder are objects like any other. A stored file that was
+    changed in its place is damaged: stat says what it ought to be, and reading it raises.
     """
 
     def __init__(self, root: Path) -> None:
@@ -72,7 +67,7 @@ class FolderStore(ObjectStore):
         self._remove_abandoned_writes()
 
     @override
-    def put(self, key: str, content: bytes | Path, *, media_type: str = "") -> StoredObject:
+    def put(self, key: str, content: bytes | Path) -> StoredObject:
         with (
             self._written(key, content) as (temporary, written),
             self._parent(key, create=True) as (folder, name),
@@ -86,7 +81,7 @@ class FolderStore(ObjectStore):
             return written
 
     @override
-    def put_new(self, key: str, content: bytes | Path, *, media_type: str = "") -> StoredObject:
+    def put_new(self, key: str, content: bytes | Path) -> StoredObject:
         with (
             self._written(key, content) as (temporary, written),
             self._parent(key, create=True) as (folder, name),
@@ -94,16 +89,19 @@ class FolderStore(ObjectStore):
             try:
                 os.link(temporary, name, dst_dir_fd=folder, follow_symlinks=False)
             except FileExistsError:
-                return self._same_or_conflict(written)
+                if self._rotten(written):
+                    os.replace(temporary, name, dst_dir_fd=folder)
             os.fsync(folder)
             return written
 
     @override
     def read(self, key: str, *, sha256: str = "") -> bytes:
         with self._reachable(key), self._opened(key) as file:
+            recorded = _recorded(file)
             content = file.read()
-        if sha256 and hashlib.sha256(content).hexdigest() != sha256:
-            raise _corrupt(key)
+        if sha256 or recorded:
+            actual = hashlib.sha256(content).hexdigest()
+            checked_hash(key, actual, recorded=recorded, wanted=sha256)
         return content
 
     @override
@@ -115,16 +113,18 @@ class FolderStore(ObjectStore):
         with file:
             if sha256:
                 with self._reachable(key):
-                    if self._hash(key, file) != sha256:
-                        raise _corrupt(key)
+                    self._checked(key, file, sha256)
             yield file
+
+    @override
+    def verify(self, key: str) -> StoredObject:
+        with self._reachable(key), self._opened(key) as file:
+            return _known(key, self._checked(key, file), file)
 
     @override
     def stat(self, key: str) -> StoredObject:
         with self._reachable(key), self._opened(key) as file:
-            return StoredObject(
-                key, self._hash(key, file), os.fstat(file.fileno()).st_size, media_type_of(key)
-            )
+            return _known(key, _recorded(file) or self._hash(key, file), file)
 
     @override
     def exists(self, key: str) -> bool:
@@ -199,40 +199,51 @@ class FolderStore(ObjectStore):
                         target.write(block)
                     size = target.tell()
                     target.flush()
+                    _record(target, digest.hexdigest())
                     os.fsync(target.fileno())
                 yield temporary, StoredObject(key, digest.hexdigest(), size, media_type_of(key))
             finally:
                 temporary.unlink(missing_ok=True)
 
-    def _same_or_conflict(self, written: StoredObject) -> StoredObject:
-        key = written.key
+    def _rotten(self, wanted: StoredObject) -> bool:
+        """Whether the object was put with this content and has lost it; raises if with another."""
         try:
-            there = self.stat(key)
+            with self._opened(wanted.key) as file:
+                recorded = _recorded(file)
+                if (recorded or self._hash(wanted.key, file)) != wanted.sha256:
+                    raise taken(wanted.key)
+                self._checked(wanted.key, file)
         except NotFoundError:
-            raise _taken_by_folder(key) from None
-        if there != written:
-            raise ConflictError(
-                f"{key}: another content has this name; choose another name", culprit=key
-            )
-        return there
+            raise _taken_by_folder(wanted.key) from None
+        except CorruptObjectError:
+            return True
+        return False
+
+    def _checked(self, key: str, file: io.BufferedReader, wanted: str = "") -> str:
+        """SHA-256 of an open file, which has to be the one recorded and the one wanted."""
+        recorded = _recorded(file)
+        # What is recorded is held against the bytes, not against what was once read of them.
+        actual = _digest(file) if recorded else self._hash(key, file)
+        checked_hash(key, actual, recorded=recorded, wanted=wanted)
+        return actual
 
     def _opened(self, key: str) -> io.BufferedReader:
         with self._parent(key) as (folder, name):
             try:
                 descriptor = os.open(name, _FILE_FLAGS, dir_fd=folder)
             except FileNotFoundError:
-                raise _missing(key) from None
+                raise missing(key) from None
             except OSError as error:
                 if error.errno == errno.ELOOP:
                     raise _link(key) from None
                 raise
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise _missing(key)
+            raise missing(key)
         return os.fdopen(descriptor, "rb")
 
     def _hash(self, key: str, file: io.BufferedReader) -> str:
-        """SHA-256 of an open file, remembered for as long as the file stays as it is."""
+        """SHA-256 of a file that has none recorded, remembered for as long as it stays as it is."""
         found = os.fstat(file.fileno())
         signature = (
             found.st_dev,
@@ -244,8 +255,7 @@ class FolderStore(ObjectStore):
         remembered = self._hashes.get(key)
         if remembered and remembered[0] == signature:
             return remembered[1]
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
+        digest = _digest(file)
         self._hashes[key] = (signature, digest)
         return digest
 
@@ -264,11 +274,12 @@ class FolderStore(ObjectStore):
                 if create:
                     with suppress(FileExistsError):
                         os.mkdir(name, dir_fd=current)
+                        os.fsync(current)
                 key = "/".join(names[:depth])
                 try:
                     below = os.open(name, _FOLDER_FLAGS, dir_fd=current)
                 except FileNotFoundError:
-                    raise _missing(key) from None
+                    raise missing(key) from None
                 except OSError as error:
                     # Which of the two a link gives depends on the system.
                     if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
@@ -278,7 +289,7 @@ class FolderStore(ObjectStore):
                         raise ConflictError(
                             f"{key} is an object, so nothing can be stored below it", culprit=key
                         ) from None
-                    raise _missing(key) from None
+                    raise missing(key) from None
                 os.close(current)
                 current = below
             yield current
@@ -300,9 +311,15 @@ class FolderStore(ObjectStore):
                 raise ObjectKeyError(
                     f"{key!r} has a part too long for a file name", culprit=key
                 ) from error
-            what = "is full" if error.errno in _FULL else f"cannot be used: {error.strerror}"
+            if error.errno in _FULL:
+                raise StorageFullError(
+                    f"{key}: the object store at {self._root} is full: make room there, "
+                    "or move it to a larger disk and set DEMIURGE_STORE",
+                    culprit=str(self._root),
+                ) from error
             raise UnavailableError(
-                f"{key}: the object store at {self._root} {what}", culprit=key
+                f"{key}: the object store at {self._root} cannot be used: {error.strerror}",
+                culprit=key,
             ) from error
 
     def _remove_abandoned_writes(self) -> None:
@@ -320,17 +337,41 @@ def _own_key(key: str) -> str:
     return key
 
 
-def _missing(key: str) -> NotFoundError:
-    return NotFoundError(f"{key}: no such object", culprit=key)
-
-
 def _link(key: str) -> ObjectKeyError:
     return ObjectKeyError(f"{key}: symbolic links are not followed; copy the files", culprit=key)
 
 
-def _corrupt(key: str) -> CorruptObjectError:
-    return CorruptObjectError(f"{key}: the content does not fit its SHA-256", culprit=key)
-
-
 def _taken_by_folder(key: str) -> ConflictError:
     return ConflictError(f"{key}: there are objects below this name", culprit=key)
+
+
+def _known(key: str, sha256: str, file: io.BufferedReader) -> StoredObject:
+    return StoredObject(key, sha256, os.fstat(file.fileno()).st_size, media_type_of(key))
+
+
+def _digest(file: io.BufferedReader) -> str:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    return digest
+
+
+def _record(file: BinaryIO, sha256: str) -> None:
+    if not hasattr(os, "setxattr"):  # macOS
+        return
+    try:
+        os.setxattr(file.fileno(), HASH_ATTRIBUTE, sha256.encode())
+    except OSError as error:
+        if error.errno not in _NO_ATTRIBUTES:
+            raise
+
+
+def _recorded(file: BinaryIO) -> str:
+    """The SHA-256 recorded with an open file, "" if there is none."""
+    if not hasattr(os, "getxattr"):
+        return ""
+    try:
+        return os.getxattr(file.fileno(), HASH_ATTRIBUTE).decode(errors="replace")
+    except OSError as error:
+        if error.errno not in {errno.ENODATA, *_NO_ATTRIBUTES}:
+            raise
+        return ""

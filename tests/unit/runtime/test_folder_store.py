@@ -124,7 +124,7 @@ def test_a_full_store_says_so_and_keeps_what_was_there(tmp_path: Path) -> None:
     program = f"""
 import resource
 from pathlib import Path
-from services.errors import UnavailableError
+from services.errors import StorageFullError
 from services.runtime.object_store.folder import FolderStore
 
 store = FolderStore(Path({str(tmp_path)!r}))
@@ -133,13 +133,13 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 for put in (store.put, store.put_new):
     try:
         put("a" if put == store.put else "b", bytes(5 << 20))
-    except UnavailableError as error:
+    except StorageFullError as error:
         print(error)
 """
     answer = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert answer.stdout.count("is full") == 2
+    assert answer.stdout.count(f"the object store at {tmp_path} is full: make room there") == 2
     assert files(tmp_path) == ["a"]
     assert (tmp_path / "a").read_bytes() == b"before"
 
