@@ -27,12 +27,16 @@ from services.errors import (
 )
 from services.query.catalog import Catalog
 from services.query.index import (
+    Checkpoint,
     Collection,
     CollectionSpec,
     Neighbors,
+    PointPage,
     SearchMode,
     VectorIndex,
+    never_stopped,
 )
+from services.query.search import Search
 from services.query.shard import FrameShard
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -67,7 +71,14 @@ class EdgeIndex(VectorIndex):
                 self._catalog.create(collection_id, spec)
             return self._catalog.describe(collection_id)
 
-    def add(self, collection_id: str, source: SourceRef, frames: NDArray[np.float32]) -> int:
+    def add(
+        self,
+        collection_id: str,
+        source: SourceRef,
+        frames: NDArray[np.float32],
+        *,
+        checkpoint: Checkpoint = never_stopped,
+    ) -> int:
         """See VectorIndex."""
         with self._held(collection_id) as collection:
             features = len(collection.spec.feature_names)
@@ -79,7 +90,7 @@ class EdgeIndex(VectorIndex):
                 )
             digest = hashlib.sha256(np.ascontiguousarray(frames, "<f4").tobytes()).hexdigest()
             # Opened before the catalogue is believed: what it names may be lost.
-            shard = self._shard(collection)
+            shard = self._whole_shard(collection)
             known = self._catalog.find_source(collection_id, source.key)
             if known == (source.sha256, digest):
                 return len(frames)
@@ -96,11 +107,23 @@ class EdgeIndex(VectorIndex):
                     f"hold {source.key}: make another collection",
                     culprit=collection_id,
                 )
-            shard.add(collection.source_count, source, frames)
+            try:
+                shard.add(collection.source_count, source, frames, checkpoint)
+            except BaseException:
+                # Opened anew, hence mended, before it is used again.
+                self._forget(collection_id)
+                raise
             self._catalog.add_source(collection_id, source, len(frames), digest)
             return len(frames)
 
-    def publish(self, collection_id: str, alias: str = "") -> Collection:
+    def publish(
+        self,
+        collection_id: str,
+        alias: str = "",
+        *,
+        skip_graph: bool = False,
+        checkpoint: Checkpoint = never_stopped,
+    ) -> Collection:
         """See VectorIndex."""
         if alias:
             _checked_id(alias)
@@ -110,14 +133,21 @@ class EdgeIndex(VectorIndex):
                     f"collection {collection_id!r} holds no frames: index descriptors first",
                     culprit=collection_id,
                 )
-            shard = self._shard(collection)
-            if not collection.published:
+            shard = self._whole_shard(collection)
+            checkpoint()
+            if not skip_graph:
                 shard.finish()
             self._catalog.publish(collection_id, alias)
             return self._catalog.describe(collection_id)
 
     def search(
-        self, id_or_alias: str, queries: NDArray[np.float32], k: int, mode: SearchMode
+        self,
+        id_or_alias: str,
+        queries: NDArray[np.float32],
+        k: int,
+        mode: SearchMode,
+        *,
+        checkpoint: Checkpoint = never_stopped,
     ) -> Neighbors:
         """See VectorIndex."""
         collection_id = self._catalog.resolve(id_or_alias)
@@ -128,17 +158,22 @@ class EdgeIndex(VectorIndex):
                     f"{collection_id!r} holds {collection.point_count} frames",
                     culprit="neighbors",
                 )
+            shard = self._whole_shard(collection)
             sources = self._catalog.sources(collection_id)
-            by_key = sorted(range(len(sources)), key=lambda number: sources[number].key)
-            ranks = np.empty(len(sources), np.int64)
-            ranks[by_key] = np.arange(len(sources))
-            nearest = self._shard(collection).search(queries, k, mode, ranks)
-        return Neighbors(
-            sources=tuple(sources[number] for number in by_key),
-            source_indices=nearest.ranks.astype(np.uint32),
-            start_samples=nearest.start_samples,
-            distances=nearest.distances,
-        )
+            search = Search(collection.spec, shard, sources, collection.point_count, checkpoint)
+            return search.neighbors(queries, k, mode)
+
+    def points(self, collection_id: str) -> Iterator[PointPage]:
+        """See VectorIndex."""
+        offset = None
+        while True:
+            # Held page by page: an audit keeps nobody waiting.
+            with self._held(collection_id) as collection:
+                points, offset = self._shard(collection).page(offset)
+                sources = self._catalog.sources(collection_id)
+            yield points.page(sources)
+            if offset is None:
+                return
 
     def describe(self, id_or_alias: str) -> Collection:
         """See VectorIndex."""
@@ -189,6 +224,17 @@ class EdgeIndex(VectorIndex):
         # By digest: ids that differ only in case are two folders on every file system.
         return self._folder / "shards" / hashlib.sha256(collection_id.encode()).hexdigest()[:32]
 
+    def _whole_shard(self, collection: Collection) -> FrameShard:
+        """The shard, if it holds what the catalogue says; CorruptObjectError if not."""
+        shard = self._shard(collection)
+        if (count := shard.count()) != collection.point_count:
+            raise CorruptObjectError(
+                f"collection {collection.id!r} in {self._folder} holds {count} frames, not "
+                f"{collection.point_count}: delete it and index its sounds again",
+                culprit=collection.id,
+            )
+        return shard
+
     def _shard(self, collection: Collection) -> FrameShard:
         with self._lock:
             shard = self._shards.pop(collection.id, None)
@@ -223,22 +269,14 @@ class EdgeIndex(VectorIndex):
             return FrameShard(path, collection.spec, create=True)
         try:
             shard = FrameShard(path, collection.spec, create=False)
-            if shard.count() > collection.point_count:
+            if shard.count() != collection.point_count:
                 shard.discard_from(collection.source_count)
-            count = shard.count()
         except Exception as error:
             raise CorruptObjectError(
                 f"collection {collection.id!r} in {self._folder} cannot be opened: {error}; "
                 "delete it and index its sounds again",
                 culprit=collection.id,
             ) from error
-        if count != collection.point_count:
-            shard.close()
-            raise CorruptObjectError(
-                f"collection {collection.id!r} in {self._folder} holds {count} frames, not "
-                f"{collection.point_count}: delete it and index its sounds again",
-                culprit=collection.id,
-            )
         return shard
 
     def _forget(self, collection_id: str) -> None:

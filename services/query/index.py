@@ -6,6 +6,7 @@ complete. Frames are kept raw; scaling happens when distances are taken.
 
 import enum
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -144,8 +145,33 @@ class Neighbors:
     distances: NDArray[np.float64]
 
 
+@dataclass(frozen=True, eq=False)
+class PointPage:
+    """Some of the points that an engine holds, in columns of equal length.
+
+    `ids` are the engine's own; `keys` name the points' sounds, None where the index knows no such
+    sound; `start_samples` is uint64 (points,), `frames` float32 (points, features), raw.
+    """
+
+    ids: tuple[str, ...]
+    keys: tuple[str | None, ...]
+    start_samples: NDArray[np.uint64]
+    frames: NDArray[np.float32]
+
+
+Checkpoint = Callable[[], None]
+"""Raises what stops the work, if the caller no longer wants it."""
+
+
+def never_stopped() -> None:
+    """The checkpoint of a caller that waits for the answer."""
+
+
 class VectorIndex(ABC):
     """Blocking; safe to call from many threads. What a method acknowledged survives a crash.
+
+    Long methods call `checkpoint` between batches of a fraction of a second; what it raises passes,
+    and what was half done is as harmless as after a crash.
 
     Every method that names a collection raises NotFoundError, naming those there are, if it is
     unknown; `id_or_alias` may be either. Every method raises UnavailableError if the index cannot
@@ -161,7 +187,14 @@ class VectorIndex(ABC):
         """
 
     @abstractmethod
-    def add(self, collection_id: str, source: SourceRef, frames: NDArray[np.float32]) -> int:
+    def add(
+        self,
+        collection_id: str,
+        source: SourceRef,
+        frames: NDArray[np.float32],
+        *,
+        checkpoint: Checkpoint = never_stopped,
+    ) -> int:
         """Takes in the frames of one sound, (frames, features) in the order of the specification.
 
         Frame t starts at sample t * hop_length_samples. Returns the number of frames; the same
@@ -170,22 +203,43 @@ class VectorIndex(ABC):
         """
 
     @abstractmethod
-    def publish(self, collection_id: str, alias: str = "") -> Collection:
-        """Declares the collection complete, finishes its graph and points `alias` at it.
+    def publish(
+        self,
+        collection_id: str,
+        alias: str = "",
+        *,
+        skip_graph: bool = False,
+        checkpoint: Checkpoint = never_stopped,
+    ) -> Collection:
+        """Declares the collection complete, builds its graph and points `alias` at it.
 
-        The alias is taken from whichever collection has it. Publishing twice changes nothing.
+        The alias is taken from whichever collection has it. Publishing twice changes nothing, but
+        that the graph which `skip_graph` left out is built; without it, APPROXIMATE is exact.
         Raises NotReadyError for an empty collection and ConflictError if the alias is an id.
         """
 
     @abstractmethod
     def search(
-        self, id_or_alias: str, queries: NDArray[np.float32], k: int, mode: SearchMode
+        self,
+        id_or_alias: str,
+        queries: NDArray[np.float32],
+        k: int,
+        mode: SearchMode,
+        *,
+        checkpoint: Checkpoint = never_stopped,
     ) -> Neighbors:
         """The k nearest frames of each query; `queries` is (queries, features) as in `add`.
 
         EXACT answers as float64 arithmetic on the raw frames would, whatever the engine's own
         precision; APPROXIMATE may miss neighbours, but its distances are as exact. Raises
         InvalidInputError if k is not within 1 and the number of frames.
+        """
+
+    @abstractmethod
+    def points(self, collection_id: str) -> Iterator[PointPage]:
+        """Every point that the engine really holds, in pages of bounded size, in no known order.
+
+        For audits: points may be missing, double or of no sound, and are answered as they are.
         """
 
     @abstractmethod

@@ -1,8 +1,7 @@
 """One collection's frames in one Qdrant Edge shard, a folder on disk.
 
 A point is a frame: its raw vector, where the metric needs it also the vector to search by, and as
-payload the number of its sound and its first sample. Qdrant's scores are float32; they choose
-candidates, and `distances` decides among them.
+payload the number of its sound and its first sample.
 """
 
 import hashlib
@@ -33,14 +32,9 @@ from qdrant_edge import (
 )
 
 from services.audio.match_table import SourceRef
-from services.query.distances import (
-    Candidates,
-    distances,
-    for_engine,
-    scaled,
-    score_error,
-)
-from services.query.index import CollectionSpec, Metric, Scaling, SearchMode
+from services.query.distances import for_engine
+from services.query.index import Checkpoint, CollectionSpec, Metric, Scaling, SearchMode
+from services.query.search import Hits, Points
 
 _DISTANCES = {
     Metric.EUCLIDEAN: Distance.Euclid,
@@ -50,10 +44,7 @@ _DISTANCES = {
 _FRAME, _SEARCH = "frame", "search"
 _SOURCE, _START = "source", "start_sample"
 
-# Candidates fetched beyond k, so that float32 ties at the edge can be told from neighbours.
-_MARGIN = 32
 _POINTS_PER_UPDATE = 1024
-_POINTS_PER_ANSWER = 16384
 _POINTS_PER_PAGE = 4096
 
 # The graph: links per node, and how many nodes are kept in view while building and searching.
@@ -65,7 +56,7 @@ _GRAPH_FROM_KIB = 1024
 
 
 class FrameShard:
-    """Open by one process at a time, and used by one thread at a time."""
+    """Open by one process at a time, and used by one thread at a time. An Engine of a Search."""
 
     def __init__(self, path: Path, spec: CollectionSpec, *, create: bool) -> None:
         self._spec = spec
@@ -111,11 +102,18 @@ class FrameShard:
         self._shard.update(UpdateOperation.delete_points_by_filter(Filter(must=[numbers])))
         self._shard.flush()
 
-    def add(self, number: int, source: SourceRef, frames: NDArray[np.float32]) -> None:
+    def add(
+        self,
+        number: int,
+        source: SourceRef,
+        frames: NDArray[np.float32],
+        checkpoint: Checkpoint,
+    ) -> None:
         """Takes in the frames (n, features) of the sound numbered `number`; durable on return."""
         prefix = hashlib.sha256(f"{source.key}\n{source.sha256}".encode()).hexdigest()[:24]
         searched = for_engine(self._spec, frames)
         for first in range(0, len(frames), _POINTS_PER_UPDATE):
+            checkpoint()
             batch = slice(first, first + _POINTS_PER_UPDATE)
             columns = {_FRAME: frames[batch].tolist(), self._searched: searched[batch].tolist()}
             points = [
@@ -135,39 +133,10 @@ class FrameShard:
         self._shard.optimize()
         self._shard.flush()
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, mode: SearchMode, ranks: NDArray[np.int64]
-    ) -> Candidates:
-        """The k nearest frames of each query (n, features), in order.
-
-        `ranks` maps the number of a sound to the position of its key in sorted order. k must be
-        within 1 and the number of frames.
-        """
-        count = self.count()
-        limit = min(k + _MARGIN, count)
-        step = max(1, _POINTS_PER_ANSWER // limit)
-        answers = [
-            self._nearest(queries[first : first + step], k, limit, mode, ranks)
-            for first in range(0, len(queries), step)
-        ]
-        nearest = Candidates.concatenated([found for found, _ in answers])
-        certain = np.concatenate([sure for _, sure in answers])
-        if limit < count and not certain.all():
-            nearest.put(~certain, self._scanned(queries[~certain], k, ranks))
-        return nearest
-
-    def _nearest(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        limit: int,
-        mode: SearchMode,
-        ranks: NDArray[np.int64],
-    ) -> tuple[Candidates, NDArray[np.bool_]]:
-        """The k nearest among the engine's candidates, and whether they surely are (n,)."""
-        exact = mode is SearchMode.EXACT
-        wanted = scaled(self._spec, queries)
-        hits = self._shard.query_batch(
+    def nearest(self, queries: NDArray[np.float32], limit: int, mode: SearchMode) -> Hits:
+        """See Engine."""
+        params = SearchParams(exact=mode is SearchMode.EXACT, hnsw_ef=max(_SEARCH_BREADTH, limit))
+        found = self._shard.query_batch(
             QueryBatchRequest(
                 [
                     QueryRequest(
@@ -175,71 +144,43 @@ class FrameShard:
                         query=Query.Nearest(vector, using=self._searched),
                         with_vector=[_FRAME],
                         with_payload=True,
-                        params=SearchParams(exact=exact, hnsw_ef=max(_SEARCH_BREADTH, limit)),
+                        params=params,
                     )
-                    for vector in for_engine(self._spec, queries).tolist()
+                    for vector in queries.tolist()
                 ]
             )
         )
-        counts = np.array([len(found) for found in hits])
-        there = np.arange(limit) < counts[:, None]
-        candidates = Candidates.missing(len(hits), limit)
-        frames, numbers, starts = self._columns([point for found in hits for point in found])
-        candidates.distances[there] = distances(
-            self._spec.metric,
-            np.repeat(wanted, counts, axis=0),
-            scaled(self._spec, frames),
+        return Hits(
+            points=self._columns([point for points in found for point in points]),
+            counts=np.array([len(points) for points in found]),
+            # None at all where every score overflowed.
+            worst_scores=np.array([points[-1].score if points else np.nan for points in found]),
         )
-        candidates.ranks[there] = ranks[numbers]
-        candidates.start_samples[there] = starts
-        nearest = candidates.nearest(k)
-        if not exact:
-            return nearest, counts >= k
-        # None at all where every score overflowed.
-        scores = np.array([found[-1].score if found else np.nan for found in hits], np.float64)
-        if self._spec.metric is Metric.COSINE:
-            scores = 1.0 - scores
-        # Frames that the engine left out lie beyond its last candidate, within its own error.
-        horizon = scores - score_error(self._spec.metric, wanted, scores)
-        return nearest, (counts == limit) & (horizon > nearest.distances[:, -1])
 
-    def _scanned(
-        self, queries: NDArray[np.float32], k: int, ranks: NDArray[np.int64]
-    ) -> Candidates:
-        """The k nearest by looking at every frame: for ties that the engine cannot resolve."""
-        wanted = scaled(self._spec, queries)
-        best = [Candidates.missing(1, k) for _ in wanted]
-        for frames, numbers, starts in self._pages():
-            values, sources = scaled(self._spec, frames), ranks[numbers]
-            for row, query in enumerate(wanted):
-                found = distances(self._spec.metric, query, values)
-                near = found <= best[row].distances[0, -1]
-                page = Candidates(found[None, near], sources[None, near], starts[None, near])
-                best[row] = best[row].joined(page).nearest(k)
-        return Candidates.concatenated(best)
-
-    def _pages(
-        self,
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.uint64]]]:
+    def pages(self) -> Iterator[Points]:
+        """See Engine."""
         offset = None
         while True:
-            points, offset = self._shard.scroll(
-                ScrollRequest(
-                    offset=offset, limit=_POINTS_PER_PAGE, with_vector=[_FRAME], with_payload=True
-                )
-            )
-            yield self._columns(points)
+            page, offset = self.page(offset)
+            yield page
             if offset is None:
                 return
 
-    def _columns(
-        self, points: Sequence[Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.uint64]]:
-        """Raw frames (n, features), numbers of sounds (n,) and start samples (n,) of points."""
+    def page(self, offset: Any) -> tuple[Points, Any]:
+        """The points from `offset` on, None for the first, and where the next page begins."""
+        points, following = self._shard.scroll(
+            ScrollRequest(
+                offset=offset, limit=_POINTS_PER_PAGE, with_vector=[_FRAME], with_payload=True
+            )
+        )
+        return self._columns(points), following
+
+    def _columns(self, points: Sequence[Any]) -> Points:
         frames = np.array([point.vector[_FRAME] for point in points], np.float32)
         payloads = [point.payload for point in points]
-        return (
-            frames.reshape(-1, len(self._spec.feature_names)),
-            np.array([payload[_SOURCE] for payload in payloads], np.int64),
-            np.array([payload[_START] for payload in payloads], np.uint64),
+        return Points(
+            ids=[str(point.id) for point in points],
+            numbers=np.array([payload[_SOURCE] for payload in payloads], np.int64),
+            start_samples=np.array([payload[_START] for payload in payloads], np.uint64),
+            frames=frames.reshape(-1, len(self._spec.feature_names)),
         )
