@@ -138,11 +138,13 @@ def _gateway(ground: Ground) -> Registration:
 
     settings = load(GatewaySettings)
     peers = Peers(ground.address_of, ground.runtime, settings.call_timeout_seconds)
-    library = AudioLibrary(ground.store, max_upload_bytes=settings.max_upload_bytes)
+    library = AudioLibrary(
+        ground.store, max_upload_bytes=settings.max_upload_bytes, uploads=settings.uploads
+    )
     records = RunStore(ground.store)
     pipeline = Pipeline(ground.store, records, peers, concurrency=settings.concurrency)
     runs = Runs(records, library, peers, pipeline)
-    servicer = GatewayServicer(runs, library)
+    servicer = GatewayServicer(runs, library, upload_idle_seconds=settings.upload_idle_seconds)
 
     async def shut_down() -> None:
         await runs.close()

@@ -1,15 +1,13 @@
 """The audio databases of the store: audio/<database>/<file>, immutable."""
 
-import hashlib
-import tempfile
+import threading
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
-from types import TracebackType
 
 from demiurge.audio.v1.audio_pb2 import ObjectRef
 
-from services.errors import InvalidInputError, NotFoundError
+from services.errors import ConflictError, InvalidInputError, NotFoundError
+from services.gateway.uploads import Upload
 from services.runtime.messages import ref_to_message
 from services.runtime.object_store.port import ObjectStore, checked_key
 
@@ -20,9 +18,11 @@ CHUNK_BYTES = 64 * 1024
 class AudioLibrary:
     """Files in and out of audio databases; blocking."""
 
-    def __init__(self, store: ObjectStore, *, max_upload_bytes: int) -> None:
+    def __init__(self, store: ObjectStore, *, max_upload_bytes: int, uploads: int = 16) -> None:
+        """`uploads` files may be on their way in at once."""
         self._store = store
         self._max_upload_bytes = max_upload_bytes
+        self._places = threading.BoundedSemaphore(uploads)
 
     def files(self, database: str) -> list[ObjectRef]:
         """The files of a database by name; NotFoundError, naming it, if there are none.
@@ -58,14 +58,25 @@ class AudioLibrary:
     def upload(self, database: str, file_name: str, sha256: str) -> "Upload":
         """A file on its way in."""
         key = checked_key(f"{self._prefix(database)}{file_name}")
-        return Upload(self._store, key, sha256, self._max_upload_bytes)
+        return Upload(
+            self._store, key, sha256, max_bytes=self._max_upload_bytes, places=self._places
+        )
 
-    def download(self, key: str, offset: int) -> Iterator[tuple[ObjectRef, bytes]]:
+    def download(
+        self, key: str, offset: int = 0, sha256: str = ""
+    ) -> Iterator[tuple[ObjectRef, bytes]]:
         """The object in chunks of at most 64 KiB from byte `offset` on; at least one, maybe empty.
 
-        Raises InvalidInputError if it is shorter than `offset`.
+        Raises ConflictError if `sha256` is given and is not the object's, InvalidInputError if it
+        is shorter than `offset`, and CorruptObjectError, before the first chunk, if it is damaged.
         """
         found = self._store.stat(key)
+        if sha256 and sha256 != found.sha256:
+            raise ConflictError(
+                f"{key} is another content by now than the one with SHA-256 {sha256}: "
+                "download it from its beginning",
+                culprit=key,
+            )
         if offset > found.size_bytes:
             raise InvalidInputError(
                 f"{key} has {found.size_bytes} bytes: there is nothing from {offset} on",
@@ -81,54 +92,3 @@ class AudioLibrary:
     @staticmethod
     def _prefix(database: str) -> str:
         return checked_key(f"{AUDIO}{database}") + "/"
-
-
-class Upload:
-    """One file on its way into the store: spooled to disk, checked, then stored whole or not."""
-
-    def __init__(self, store: ObjectStore, key: str, sha256: str, max_bytes: int) -> None:
-        self._store = store
-        self._key = key
-        self._sha256 = sha256
-        self._max_bytes = max_bytes
-        self._hash = hashlib.sha256()
-        self._size = 0
-
-    def __enter__(self) -> "Upload":
-        self._spool = tempfile.NamedTemporaryFile(prefix="demiurge-upload-")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._spool.close()
-
-    def write(self, data: bytes) -> None:
-        """Takes the next bytes; InvalidInputError, naming the file, if it grows too large."""
-        self._size += len(data)
-        if self._size > self._max_bytes:
-            raise InvalidInputError(
-                f"{self._key}: larger than {self._max_bytes} bytes, the most that is taken "
-                "(DEMIURGE_GATEWAY_MAX_UPLOAD_BYTES)",
-                culprit=self._key,
-            )
-        self._hash.update(data)
-        self._spool.write(data)
-
-    def finish(self) -> ObjectRef:
-        """Stores the file.
-
-        Raises InvalidInputError if the bytes do not fit the hash that was announced, and
-        ConflictError if another content has this name.
-        """
-        if self._hash.hexdigest() != self._sha256:
-            raise InvalidInputError(
-                f"{self._key}: the bytes that arrived have SHA-256 {self._hash.hexdigest()}, "
-                f"announced was {self._sha256}: upload it again",
-                culprit=self._key,
-            )
-        self._spool.flush()
-        return ref_to_message(self._store.put_new(self._key, Path(self._spool.name)))

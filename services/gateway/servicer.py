@@ -10,6 +10,7 @@ from demiurge.gateway.v1.gateway_service_pb2_grpc import PipelineServiceServicer
 from services.errors import InvalidInputError
 from services.gateway.audio_library import AudioLibrary
 from services.gateway.runs import Runs
+from services.gateway.uploads import prompt
 
 DEFAULT_PAGE_SIZE = 100
 
@@ -19,9 +20,12 @@ Context = grpc.aio.ServicerContext[object, object]
 class GatewayServicer(PipelineServiceServicer):
     """Runs, and audio in and out."""
 
-    def __init__(self, runs: Runs, library: AudioLibrary) -> None:
+    def __init__(
+        self, runs: Runs, library: AudioLibrary, *, upload_idle_seconds: float = 60.0
+    ) -> None:
         self._runs = runs
         self._library = library
+        self._upload_idle_seconds = upload_idle_seconds
 
     async def CreateRun(
         self, request: messages.CreateRunRequest, context: Context
@@ -61,12 +65,13 @@ class GatewayServicer(PipelineServiceServicer):
         self, request_iterator: AsyncIterator[messages.UploadAudioRequest], context: Context
     ) -> messages.UploadAudioResponse:
         """Stores one file."""
-        first = await anext(aiter(request_iterator), None)
+        requests = prompt(aiter(request_iterator), self._upload_idle_seconds)
+        first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidInputError("the first message must be the header", culprit="header")
         header = first.header
         with self._library.upload(header.database, header.file_name, header.sha256) as upload:
-            async for message in request_iterator:
+            async for message in requests:
                 if message.WhichOneof("part") != "data":
                     raise InvalidInputError("the header comes once", culprit="header")
                 await asyncio.to_thread(upload.write, message.data)
@@ -77,7 +82,7 @@ class GatewayServicer(PipelineServiceServicer):
         self, request: messages.DownloadAudioRequest, context: Context
     ) -> AsyncIterator[messages.DownloadAudioResponse]:
         """Sends one object from an offset on."""
-        chunks = self._library.download(request.key, request.offset_bytes)
+        chunks = self._library.download(request.key, request.offset_bytes, request.sha256)
         first = True
         while chunk := await asyncio.to_thread(next, chunks, None):
             reference, data = chunk

@@ -8,8 +8,7 @@ from services.runtime.settings import ServiceSettings, prefix
 class GatewaySettings(ServiceSettings):
     """How hard to lean on the other services, whose addresses are common settings.
 
-    One gateway per store for now: a run is known as it goes only to the gateway that it was created
-    at, and two of them would both work at what looks interrupted to them.
+    Several gateways may share a store: each shows the runs of the others as they stand.
     """
 
     model_config = prefix("DEMIURGE_GATEWAY_")
@@ -18,7 +17,23 @@ class GatewaySettings(ServiceSettings):
         4, ge=1, le=1024, description="Calls under way at once in one stage of one run."
     )
     call_timeout_seconds: float = Field(
-        900.0, gt=0, description="Deadline of one call to a service, retries included."
+        900.0, gt=0, description="Deadline of one call to a service, waiting for its turn included."
+    )
+    patience_seconds: float = Field(
+        120.0,
+        ge=0,
+        description="How long a run waits for a service or the store that is away.",
+    )
+    lease_seconds: float = Field(
+        10.0,
+        ge=1,
+        description="A gateway that was not heard of for so long is gone, and its runs are taken "
+        "over by the one that they are created at again.",
+    )
+    resume_runs: bool = Field(
+        False,
+        description="Take up interrupted runs without being asked: those of the last start, and "
+        "of other gateways over the store that stopped.",
     )
     max_upload_bytes: int = Field(
         2 * 1024**3, gt=0, description="Largest file that UploadAudio takes."
