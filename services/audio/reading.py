@@ -1,4 +1,4 @@
-"""Sound files read whole into float32, and refused by name where they are damaged.
+"""Sound files read as float32, whole or block by block, and refused by name where damaged.
 
 libsndfile (https://libsndfile.github.io/libsndfile/) decodes. It shortens a truncated RIFF or AIFF
 file silently, so the length that the header claims is checked here against what is there. MP3 and
@@ -6,6 +6,8 @@ Ogg are streams without a reliable length: whatever they hold is what they are.
 """
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -24,9 +26,12 @@ MAX_CHANNELS = 64
 MIN_SAMPLE_RATE_HERTZ = 1_000
 MAX_SAMPLE_RATE_HERTZ = 1_000_000
 
-# Frames times channels: 2 GiB of float32, three hours of stereo and more. Silence compresses to
-# almost nothing, so the size of a file says little about the memory that it asks for.
+# Frames times channels, for a sound read whole: 2 GiB of float32, three hours of stereo and more.
+# Silence compresses to almost nothing, so the size of a file says little about the memory that it
+# asks for.
 MAX_SAMPLES = 2**29
+# For one read block by block, which asks for time instead: a day of stereo.
+MAX_STREAMED_SAMPLES = 2**33
 
 _BLOCK_FRAMES = 65_536
 # Container magic → byte order of its sizes, and the chunk that holds the samples.
@@ -79,25 +84,94 @@ def read_audio(source: Path | BinaryIO, *, name: str) -> Sound:
     than its header claims, holds no samples, samples that are not finite, or more than MAX_SAMPLES
     over all channels.
     """
+    with open_audio(source, name=name, max_samples=MAX_SAMPLES) as stream:
+        blocks = list(stream.blocks())
+        samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return Sound(samples, stream.sample_rate_hertz, name)
+
+
+@contextmanager
+def open_audio(
+    source: Path | BinaryIO, *, name: str, max_samples: int = MAX_STREAMED_SAMPLES
+) -> "Iterator[SoundStream]":
+    """Opens a sound to be read block by block, its header checked; all else is as in read_audio.
+
+    What is wrong beyond the header is raised by the block where it shows.
+    """
     if isinstance(source, Path):
         try:
-            with source.open("rb") as file:
-                return read_audio(file, name=name)
+            file = source.open("rb")
         except OSError as error:
             raise _unreadable(name, f"cannot be opened: {error.strerror}") from error
+        with file, open_audio(file, name=name, max_samples=max_samples) as stream:
+            yield stream
+        return
     _refuse_false_length(source, name)
     source.seek(0)
+    with _decoding(name):
+        sound_file = _Stream(_Nameless(source))
+    with sound_file:
+        yield SoundStream(sound_file, name, max_samples)
+
+
+class SoundStream:
+    """An open sound, decoded once from its beginning to its end."""
+
+    def __init__(self, sound_file: "_Stream", name: str, max_samples: int) -> None:
+        self._file = sound_file
+        self._max_samples = max_samples
+        self.name = name
+        self.sample_rate_hertz = int(sound_file.samplerate)
+        self.channel_count = int(sound_file.channels)
+        if self.channel_count > MAX_CHANNELS:
+            raise _unreadable(
+                name, f"has {self.channel_count} channels; at most {MAX_CHANNELS} can be read"
+            )
+        if not MIN_SAMPLE_RATE_HERTZ <= self.sample_rate_hertz <= MAX_SAMPLE_RATE_HERTZ:
+            raise _unreadable(name, f"claims a rate of {self.sample_rate_hertz} Hz")
+        claimed = int(sound_file.frames)
+        has_length = sound_file.format not in _WITHOUT_LENGTH and claimed != _UNKNOWN_LENGTH
+        self._claimed = claimed if has_length else 0
+        self._refuse_too_long(self._claimed, "claims")
+
+    def blocks(self) -> Iterator[FloatArray]:
+        """The samples in order, (frames, channels) float32; the memory is that of one block."""
+        frames = 0
+        while len(block := self._next()):
+            frames += len(block)
+            self._refuse_too_long(frames, "holds")
+            if not np.isfinite(block).all():
+                raise _unreadable(self.name, "holds samples that are not finite (NaN or infinity)")
+            yield block
+        if not frames:
+            raise _unreadable(self.name, "holds no samples")
+        if frames < self._claimed:
+            raise _unreadable(
+                self.name, f"is truncated: {frames} of {self._claimed} samples are there"
+            )
+
+    def _next(self) -> FloatArray:
+        with _decoding(self.name):
+            block: FloatArray = self._file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+        return block
+
+    def _refuse_too_long(self, frames: int, verb: str) -> None:
+        if frames * self.channel_count > self._max_samples:
+            raise _unreadable(
+                self.name,
+                f"{verb} more than {self._max_samples} samples over all channels: cut it in pieces",
+            )
+
+
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Says of libsndfile's refusals what people can use."""
     try:
-        with _Stream(_Nameless(source)) as sound_file:
-            samples = _decoded(sound_file, name)
-            rate = int(sound_file.samplerate)
+        yield
     except soundfile.SoundFileError as error:
         known = getattr(error, "code", 0) in _CODES_FOR_PEOPLE
         why = error.error_string.rstrip(".") if known else "its content is damaged"
         raise _unreadable(name, f"cannot be decoded: {why}") from error
-    if not np.isfinite(samples).all():
-        raise _unreadable(name, "holds samples that are not finite (NaN or infinity)")
-    return Sound(samples, rate, name)
 
 
 class _Nameless:
@@ -119,39 +193,6 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no ty
 
     def seekable(self) -> bool:
         return False
-
-
-def _decoded(sound_file: soundfile.SoundFile, name: str) -> FloatArray:
-    """All samples, (frames, channels) float32; memory grows with content, not with claims."""
-    if sound_file.channels > MAX_CHANNELS:
-        raise _unreadable(
-            name, f"has {sound_file.channels} channels; at most {MAX_CHANNELS} can be read"
-        )
-    if not MIN_SAMPLE_RATE_HERTZ <= sound_file.samplerate <= MAX_SAMPLE_RATE_HERTZ:
-        raise _unreadable(name, f"claims a rate of {sound_file.samplerate} Hz")
-    claimed = sound_file.frames
-    has_length = sound_file.format not in _WITHOUT_LENGTH and claimed != _UNKNOWN_LENGTH
-    if has_length:
-        _refuse_too_long(claimed * sound_file.channels, name, "claims")
-    blocks = []
-    count = 0
-    while len(block := sound_file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        count += block.size
-        _refuse_too_long(count, name, "holds")
-        blocks.append(block)
-    if not blocks:
-        raise _unreadable(name, "holds no samples")
-    samples: FloatArray = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    if has_length and len(samples) < claimed:
-        raise _unreadable(name, f"is truncated: {len(samples)} of {claimed} samples are there")
-    return samples
-
-
-def _refuse_too_long(count: int, name: str, verb: str) -> None:
-    if count > MAX_SAMPLES:
-        raise _unreadable(
-            name, f"{verb} more than {MAX_SAMPLES} samples over all channels: cut it in pieces"
-        )
 
 
 def _refuse_false_length(file: BinaryIO, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The device queue: the thread that owns the device, or a few of them, and a bounded line before."""
+"""The device queue: the thread that owns the device, or a few, and a bounded line before them."""
 
 import asyncio
 import threading
