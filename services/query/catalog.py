@@ -42,6 +42,9 @@ class Catalog:
 
     def __init__(self, folder: Path) -> None:
         self._lock = RLock()
+        # Frames and sounds by collection, so that the sounds there are need not be counted for each
+        # that is added. Nobody else has the file open.
+        self._totals: dict[str, tuple[int, int]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(
@@ -129,10 +132,7 @@ class Catalog:
             ).fetchone()
             if not row:
                 raise self._unknown(collection_id)
-            points, sources = self._database.execute(
-                "SELECT COALESCE(SUM(frame_count), 0), COUNT(*) FROM sources WHERE collection = ?",
-                [collection_id],
-            ).fetchone()
+            points, sources = self._total(collection_id)
             aliases = self._database.execute(
                 "SELECT name FROM aliases WHERE collection = ? ORDER BY name", [collection_id]
             ).fetchall()
@@ -145,6 +145,14 @@ class Catalog:
             aliases=tuple(name for (name,) in aliases),
             create_time=datetime.fromisoformat(row[1]),
         )
+
+    def _total(self, collection_id: str) -> tuple[int, int]:
+        if collection_id not in self._totals:
+            self._totals[collection_id] = self._database.execute(
+                "SELECT COALESCE(SUM(frame_count), 0), COUNT(*) FROM sources WHERE collection = ?",
+                [collection_id],
+            ).fetchone()
+        return self._totals[collection_id]
 
     def ids(self) -> list[str]:
         """The ids there are, in order."""
@@ -175,12 +183,13 @@ class Catalog:
         self, collection_id: str, source: SourceRef, frame_count: int, frames_sha256: str
     ) -> None:
         """Enters a sound under the next number."""
-        with self._transaction() as database:
-            database.execute(
-                "INSERT INTO sources SELECT ?1, COUNT(*), ?2, ?3, ?4, ?5, ?6, ?7 "
-                "FROM sources WHERE collection = ?1",
+        with self._lock:
+            points, sources = self._total(collection_id)
+            self._database.execute(
+                "INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     collection_id,
+                    sources,
                     source.key,
                     source.sha256,
                     source.size_bytes,
@@ -189,6 +198,7 @@ class Catalog:
                     frames_sha256,
                 ],
             )
+            self._totals[collection_id] = (points + frame_count, sources + 1)
 
     def publish(self, collection_id: str, alias: str) -> None:
         """Marks a collection complete and points `alias`, unless empty, at it."""
@@ -208,6 +218,7 @@ class Catalog:
         """Removes a collection, its sounds and aliases."""
         with self._transaction() as database:
             database.execute("DELETE FROM collections WHERE id = ?", [collection_id])
+            self._totals.pop(collection_id, None)
 
     def _unknown(self, name: str) -> NotFoundError:
         with self._lock:
