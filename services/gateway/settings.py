@@ -38,3 +38,9 @@ class GatewaySettings(ServiceSettings):
     max_upload_bytes: int = Field(
         2 * 1024**3, gt=0, description="Largest file that UploadAudio takes."
     )
+    uploads: int = Field(
+        16, ge=1, description="Files on their way in at once; each waits on disk to be whole."
+    )
+    upload_idle_seconds: float = Field(
+        60.0, gt=0, description="An upload that sends nothing for so long is ended."
+    )
