@@ -5,11 +5,22 @@ import numpy as np
 from services.audio.match_table import MatchTable, SourceRef
 from services.audio.track import DescriptorTrack
 from services.errors import InvalidInputError, NotReadyError, SettingsMismatchError
-from services.query.index import Collection, SearchMode, VectorIndex
+from services.query.index import (
+    Checkpoint,
+    Collection,
+    SearchMode,
+    VectorIndex,
+    never_stopped,
+)
 
 
 def index_track(
-    index: VectorIndex, collection_id: str, source: SourceRef, track: DescriptorTrack
+    index: VectorIndex,
+    collection_id: str,
+    source: SourceRef,
+    track: DescriptorTrack,
+    *,
+    checkpoint: Checkpoint = never_stopped,
 ) -> int:
     """Takes the track of `source` into a collection; returns its number of frames.
 
@@ -17,7 +28,8 @@ def index_track(
     VectorIndex.add raises.
     """
     collection = index.describe(collection_id)
-    return index.add(collection_id, source, _fitted(track, collection).values)
+    frames = _fitted(track, collection).values
+    return index.add(collection_id, source, frames, checkpoint=checkpoint)
 
 
 def match_track(
@@ -26,6 +38,8 @@ def match_track(
     track: DescriptorTrack,
     neighbors: int = 1,
     mode: SearchMode = SearchMode.EXACT,
+    *,
+    checkpoint: Checkpoint = never_stopped,
 ) -> MatchTable:
     """Answers each frame of `track` with its nearest moments in a published collection.
 
@@ -50,7 +64,7 @@ def match_track(
         raise InvalidInputError(
             f"{track.source or 'track'}: holds no frames to match", culprit=track.source
         )
-    found = index.search(collection.id, queries, neighbors, mode)
+    found = index.search(collection.id, queries, neighbors, mode, checkpoint=checkpoint)
     used, source_indices = np.unique(found.source_indices, return_inverse=True)
     return MatchTable(
         sources=tuple(found.sources[number] for number in used),

@@ -1,29 +1,24 @@
 """demiurge.query.v1.QueryService: messages to the index and back."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
 
 from demiurge.query.v1 import query_service_pb2 as pb
 from demiurge.query.v1 import query_service_pb2_grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.errors import InvalidInputError
-from services.query.index import (
-    Collection,
-    CollectionSpec,
-    Metric,
-    Scaling,
-    SearchMode,
-    VectorIndex,
-)
+from services.errors import CancelledError, InvalidInputError, NotFoundError
+from services.query.audit import audit, mend
+from services.query.index import Checkpoint, Collection, SearchMode, VectorIndex
 from services.query.matching import index_track, match_track
+from services.query.records import CollectionRecords, spec_from_message, spec_to_message
 from services.query.settings import QuerySettings
 from services.runtime.messages import (
     match_table_to_message,
     source_from_message,
-    statistics_from_message,
-    statistics_to_message,
     track_from_message,
 )
 from services.runtime.object_store.port import ObjectStore
@@ -33,20 +28,11 @@ if TYPE_CHECKING:
 
     Context = grpc.aio.ServicerContext[object, object]
 
+Answer = TypeVar("Answer")
+
 _DEFAULT_PAGE_SIZE = 100
 
 # Unspecified values read as published.
-_METRICS: Mapping[int, Metric] = {
-    pb.METRIC_UNSPECIFIED: Metric.EUCLIDEAN,
-    pb.METRIC_EUCLIDEAN: Metric.EUCLIDEAN,
-    pb.METRIC_COSINE: Metric.COSINE,
-    pb.METRIC_MANHATTAN: Metric.MANHATTAN,
-}
-_SCALINGS: Mapping[int, Scaling] = {
-    pb.SCALING_UNSPECIFIED: Scaling.NONE,
-    pb.SCALING_NONE: Scaling.NONE,
-    pb.SCALING_STANDARDIZED: Scaling.STANDARDIZED,
-}
 _MODES: Mapping[int, SearchMode] = {
     pb.SEARCH_MODE_UNSPECIFIED: SearchMode.EXACT,
     pb.SEARCH_MODE_EXACT: SearchMode.EXACT,
@@ -55,19 +41,30 @@ _MODES: Mapping[int, SearchMode] = {
 
 
 class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
-    """Keeps collections in `index`; tracks sent by reference are read from `store`."""
+    """Keeps collections in `index`, and in `store` what it takes to check and rebuild them.
+
+    Tracks sent by reference are read from `store`, too.
+    """
 
     def __init__(self, settings: QuerySettings, store: ObjectStore, index: VectorIndex) -> None:
         self._settings = settings
         self._store = store
         self._index = index
+        self._records = CollectionRecords(store)
 
     async def CreateCollection(
         self, request: pb.CreateCollectionRequest, context: "Context"
     ) -> pb.CreateCollectionResponse:
         """Makes an empty collection."""
-        spec = _spec_from_message(request.spec)
-        made = await asyncio.to_thread(self._index.create, request.collection_id, spec)
+
+        def work() -> Collection:
+            spec = spec_from_message(request.spec)
+            self._records.expect(request.collection_id, spec)
+            made = self._index.create(request.collection_id, spec)
+            self._records.begin(made)
+            return made
+
+        made = await asyncio.to_thread(work)
         return pb.CreateCollectionResponse(collection=_collection_to_message(made))
 
     async def IndexDescriptors(
@@ -75,18 +72,31 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
     ) -> pb.IndexDescriptorsResponse:
         """Takes in one track."""
 
-        def work() -> int:
-            track = track_from_message(request.track, self._store)
+        def work(checkpoint: Checkpoint) -> int:
+            name, track = request.collection_id, track_from_message(request.track, self._store)
             source = source_from_message(request.source)
-            return index_track(self._index, request.collection_id, source, track)
+            with self._known(name):
+                count = index_track(self._index, name, source, track, checkpoint=checkpoint)
+            self._records.add(name, request.source, request.track, track)
+            return count
 
-        return pb.IndexDescriptorsResponse(point_count=await asyncio.to_thread(work))
+        return pb.IndexDescriptorsResponse(point_count=await _while_wanted(work))
 
     async def PublishCollection(
         self, request: pb.PublishCollectionRequest, context: "Context"
     ) -> pb.PublishCollectionResponse:
         """Declares a collection complete."""
-        done = await asyncio.to_thread(self._index.publish, request.collection_id, request.alias)
+
+        def work(checkpoint: Checkpoint) -> Collection:
+            name, alias, skip_graph = request.collection_id, request.alias, request.skip_graph
+            with self._known(name):
+                done = self._index.publish(
+                    name, alias, skip_graph=skip_graph, checkpoint=checkpoint
+                )
+            self._records.publish(name, alias, skip_graph=skip_graph)
+            return done
+
+        done = await _while_wanted(work)
         return pb.PublishCollectionResponse(collection=_collection_to_message(done))
 
     async def MatchDescriptors(
@@ -94,7 +104,7 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
     ) -> pb.MatchDescriptorsResponse:
         """Answers each frame of a track with its nearest moments."""
 
-        def work() -> pb.MatchDescriptorsResponse:
+        def work(checkpoint: Checkpoint) -> pb.MatchDescriptorsResponse:
             track = track_from_message(request.track, self._store)
             neighbors = request.neighbors or 1
             if track.frame_count * neighbors > self._settings.max_rows:
@@ -104,17 +114,25 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
                     "the track in pieces",
                     culprit="neighbors",
                 )
-            mode = _MODES[request.search_mode]
-            table = match_track(self._index, request.collection_id, track, neighbors, mode)
+            name, mode = request.collection_id, _MODES[request.search_mode]
+            with self._known(name):
+                table = match_track(
+                    self._index, name, track, neighbors, mode, checkpoint=checkpoint
+                )
             return pb.MatchDescriptorsResponse(matches=match_table_to_message(table))
 
-        return await asyncio.to_thread(work)
+        return await _while_wanted(work)
 
     async def GetCollection(
         self, request: pb.GetCollectionRequest, context: "Context"
     ) -> pb.GetCollectionResponse:
         """Describes one collection."""
-        found = await asyncio.to_thread(self._index.describe, request.collection_id)
+
+        def work() -> Collection:
+            with self._known(request.collection_id):
+                return self._index.describe(request.collection_id)
+
+        found = await asyncio.to_thread(work)
         return pb.GetCollectionResponse(collection=_collection_to_message(found))
 
     async def ListCollections(
@@ -133,37 +151,86 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         self, request: pb.DeleteCollectionRequest, context: "Context"
     ) -> pb.DeleteCollectionResponse:
         """Removes a collection."""
-        await asyncio.to_thread(self._index.delete, request.collection_id)
+
+        def work() -> None:
+            name = request.collection_id
+            try:
+                self._index.delete(name)
+            except NotFoundError:
+                # The index lost it, or a deletion was cut short here.
+                if not self._records.any(name):
+                    raise
+            self._records.delete(name)
+
+        await asyncio.to_thread(work)
         return pb.DeleteCollectionResponse()
 
+    async def CheckCollection(
+        self, request: pb.CheckCollectionRequest, context: "Context"
+    ) -> pb.CheckCollectionResponse:
+        """Compares a collection with its records, and rebuilds it from them if asked to."""
 
-def _spec_from_message(message: pb.CollectionSpec) -> CollectionSpec:
-    return CollectionSpec(
-        feature_names=tuple(message.feature_names),
-        sample_rate_hertz=message.sample_rate_hertz,
-        hop_length_samples=message.hop_length_samples,
-        metric=_METRICS[message.metric],
-        scaling=_SCALINGS[message.scaling],
-        statistics=(
-            statistics_from_message(message.statistics) if message.HasField("statistics") else None
-        ),
-    )
+        def work(checkpoint: Checkpoint) -> pb.CheckCollectionResponse:
+            name = request.collection_id
+            recorded = self._records.read(name)
+            if request.mend:
+                with suppress(NotFoundError):
+                    self._records.catch_up(self._index.describe(name))
+                recorded = self._records.read(name)
+            found = audit(self._index, recorded, checkpoint)
+            mended = request.mend and found.wrong
+            if mended:
+                mend(self._index, recorded, found, checkpoint)
+                # Read anew: sounds may have been indexed meanwhile.
+                mended = not audit(self._index, self._records.read(name), checkpoint).wrong
+            return pb.CheckCollectionResponse(
+                expected_points=found.expected,
+                missing_points=found.missing,
+                duplicate_points=found.duplicate,
+                orphaned_points=found.orphaned,
+                changed_sources=found.changed,
+                findings=found.findings,
+                mended=mended,
+            )
+
+        return await _while_wanted(work)
+
+    @contextmanager
+    def _known(self, name: str) -> Iterator[None]:
+        """Tells a collection that the index has lost from one that never was."""
+        try:
+            yield
+        except NotFoundError as error:
+            collection_id = self._records.collection_of(name)
+            if not collection_id:
+                raise
+            raise NotFoundError(
+                f"collection {name!r} is in the object store, but the index has lost it: "
+                "`demiurge doctor --deep --mend` rebuilds it",
+                culprit=name,
+            ) from error
+
+
+async def _while_wanted(work: Callable[[Checkpoint], Answer]) -> Answer:
+    """What `work` answers in a thread; stopped at its next checkpoint if the caller leaves."""
+    unwanted = threading.Event()
+
+    def checkpoint() -> None:
+        if unwanted.is_set():
+            raise CancelledError("the caller no longer waits for the answer")
+
+    try:
+        return await asyncio.to_thread(work, checkpoint)
+    finally:
+        unwanted.set()
 
 
 def _collection_to_message(collection: Collection) -> pb.Collection:
-    spec = collection.spec
     created = Timestamp()
     created.FromDatetime(collection.create_time)
     return pb.Collection(
         id=collection.id,
-        spec=pb.CollectionSpec(
-            feature_names=spec.feature_names,
-            sample_rate_hertz=spec.sample_rate_hertz,
-            hop_length_samples=spec.hop_length_samples,
-            metric=pb.Metric.Value(f"METRIC_{spec.metric.name}"),
-            scaling=pb.Scaling.Value(f"SCALING_{spec.scaling.name}"),
-            statistics=None if spec.statistics is None else statistics_to_message(spec.statistics),
-        ),
+        spec=spec_to_message(collection.spec),
         point_count=collection.point_count,
         source_count=collection.source_count,
         published=collection.published,
