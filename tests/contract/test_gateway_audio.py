@@ -1,14 +1,27 @@
 """Audio in and out through the gateway."""
 
+import queue
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from demiurge.audio.v1.audio_pb2 import ObjectRef
 from demiurge.gateway.v1 import gateway_service_pb2 as pb
 
-from services.errors import ConflictError, InvalidInputError, NotFoundError
+from services.errors import (
+    BusyError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    StorageFullError,
+    TimeExceededError,
+)
 from services.runtime.status import remote_errors
 from tests.conftest import OpenStack, Stack, upload_messages
+from tests.full_disk import files_of_at_most
 
 
 def test_a_file_uploaded_twice_is_there_once_and_another_content_is_refused(
@@ -112,3 +125,129 @@ def test_a_database_is_listed_by_name_in_pages(shared: Stack) -> None:
 
     assert listed == [f"audio/listed/{name}" for name in sorted(names)]
     assert sizes == [2, 2, 1]
+
+
+@pytest.fixture
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where files wait on their way in."""
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+class Sender:
+    """An upload that sends when it is told to."""
+
+    def __init__(self, stack: Stack, name: str) -> None:
+        self._messages: queue.Queue[pb.UploadAudioRequest | None] = queue.Queue()
+        self.call = stack.client.pipeline.UploadAudio.future(iter(self._messages.get, None))
+        header, self._data = upload_messages("uploads", name, b"some data")
+        self._messages.put(header)
+
+    def finish(self) -> ObjectRef:
+        self._messages.put(self._data)
+        self.leave()
+        return self.call.result(timeout=20).audio
+
+    def leave(self) -> None:
+        self._messages.put(None)
+
+
+def comes_true(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_an_upload_that_stalls_is_ended_with_a_word_and_leaves_nothing(
+    open_stack: OpenStack, spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEMIURGE_GATEWAY_UPLOAD_IDLE_SECONDS", "0.3")
+    with open_stack(tmp_path) as stack:
+        before = stack.files()
+        stalled = Sender(stack, "stalled.wav")
+
+        with pytest.raises(TimeExceededError, match="UPLOAD_IDLE_SECONDS"), remote_errors():
+            stalled.call.result(timeout=20)
+
+        assert comes_true(lambda: not list(spool.iterdir()))
+        assert stack.files() == before
+        stalled.leave()
+
+
+def test_a_client_that_goes_away_leaves_nothing(shared: Stack, spool: Path) -> None:
+    before = shared.files()
+    sender = Sender(shared, "left.wav")
+    assert comes_true(lambda: bool(list(spool.iterdir())))
+
+    sender.call.cancel()
+
+    assert comes_true(lambda: not list(spool.iterdir()))
+    assert shared.files() == before
+    sender.leave()
+
+
+def test_more_uploads_at_once_than_may_are_told_to_come_again(
+    open_stack: OpenStack, spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEMIURGE_GATEWAY_UPLOADS", "2")
+    with open_stack(tmp_path) as stack:
+        waiting = [Sender(stack, f"{number}.wav") for number in range(2)]
+        assert comes_true(lambda: len(list(spool.iterdir())) == 2)
+
+        with pytest.raises(BusyError, match=r"third\.wav.*DEMIURGE_GATEWAY_UPLOADS"):
+            stack.upload("uploads", "third.wav", b"third")
+
+        assert [sender.finish().key for sender in waiting] == [
+            "audio/uploads/0.wav",
+            "audio/uploads/1.wav",
+        ]
+        assert comes_true(lambda: not list(spool.iterdir()))
+        stack.upload("uploads", "third.wav", b"third")
+
+
+def test_an_upload_that_the_disk_has_no_room_for_says_so_and_leaves_nothing(
+    shared: Stack, spool: Path
+) -> None:
+    before = shared.files()
+
+    with (
+        files_of_at_most(2**20),
+        pytest.raises(StorageFullError, match=r"large\.wav.*no room.*TMPDIR"),
+    ):
+        shared.upload("uploads", "large.wav", bytes(3 * 2**20))
+
+    assert comes_true(lambda: not list(spool.iterdir()))
+    assert shared.files() == before
+    shared.upload("uploads", "large.wav", bytes(3 * 2**20))
+
+
+def test_a_download_goes_on_with_the_same_content_or_not_at_all(shared: Stack) -> None:
+    stored = shared.upload("uploads", "same.wav", b"the same")
+
+    def fetched(sha256: str) -> bytes:
+        request = pb.DownloadAudioRequest(key=stored.key, offset_bytes=4, sha256=sha256)
+        with remote_errors():
+            return b"".join(
+                message.data for message in shared.client.pipeline.DownloadAudio(request)
+            )
+
+    assert fetched(stored.sha256) == b"same"
+    with pytest.raises(ConflictError, match=r"same\.wav is another content"):
+        fetched("f" * 64)
+
+
+def test_predicted_descriptors_may_be_downloaded_and_other_records_of_a_run_may_not(
+    shared: Stack,
+) -> None:
+    key = "runs/run-1/predictions/1.json"
+    shared.store.put(key, b"[]")
+
+    messages = shared.call(shared.client.pipeline.DownloadAudio, pb.DownloadAudioRequest(key=key))
+    assert b"".join(message.data for message in messages) == b"[]"
+    for refused in ("runs/run-1/request.json", "runs/run-1/predictions/../request.json"):
+        request = pb.DownloadAudioRequest(key=refused)
+        with pytest.raises(InvalidInputError), remote_errors():
+            list(shared.client.pipeline.DownloadAudio(request))
