@@ -126,7 +126,7 @@ def _own_services(nouns: list[str], runtime: RuntimeSettings, folder: Path) -> I
     settings = embedded_settings(runtime)
     configure_logging(settings.model_copy(update={"log_level": "warning", "log_format": "console"}))
     # By the ground's settings the gateway calls the others: alone, it has none beside it.
-    ground = Ground(runtime if nouns == ["gateway"] else settings, open_store(settings.store))
+    ground = Ground(runtime if nouns == ["gateway"] else settings, open_store(settings))
     # The index first: whether it is free is known at once, and the others take seconds to load.
     order = sorted(nouns, key=lambda noun: noun != "query")
     with ExitStack() as stack:

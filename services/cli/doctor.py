@@ -6,8 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from services.runtime.settings import RuntimeSettings
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -86,7 +90,7 @@ def _settings() -> Iterator[Finding]:
         yield Finding("settings", error.message, f"mend or unset {error.culprit}")
         return
     yield Finding("settings", "readable")
-    yield _folder("store", Path(runtime.store).expanduser())
+    yield _store(runtime)
     from services.query.settings import QuerySettings
 
     try:
@@ -104,6 +108,19 @@ def _settings() -> Iterator[Finding]:
         return
     state = f"running at {running.address}" if running else "not running, not needed"
     yield Finding("demiurge up", state)
+
+
+def _store(runtime: "RuntimeSettings") -> Finding:
+    from services.errors import DemiurgeError
+    from services.runtime.object_store.opening import S3, open_store
+
+    if not runtime.store.startswith(S3):
+        return _folder("store", Path(runtime.store).expanduser())
+    try:
+        open_store(runtime)
+    except DemiurgeError as error:
+        return Finding("store", error.message, "mend the DEMIURGE_S3_ variables, or the server")
+    return Finding("store", f"{runtime.store}, reachable")
 
 
 def _folder(subject: str, folder: Path) -> Finding:
@@ -126,7 +143,7 @@ def _stored_models() -> Iterator[Finding]:
     from services.runtime.settings import RuntimeSettings, load
 
     try:
-        models = ModelStore(open_store(load(RuntimeSettings).store))
+        models = ModelStore(open_store(load(RuntimeSettings)))
         counts = [f"{sum(1 for _ in models.list(family))} {family}" for family in FAMILIES]
     except DemiurgeError as error:
         yield Finding("models", error.message, "see the lines above")

@@ -67,7 +67,7 @@ def import_checkpoint(
         raise NotFoundError(f"{folder} is not a folder", culprit=str(folder))
     imported = read_folder(folder, checkpoint, rollout)
     content = imported.weights + orjson.dumps(imported.config, option=orjson.OPT_SORT_KEYS)
-    version = ModelStore(open_store(load(RuntimeSettings).store)).save(
+    version = ModelStore(open_store(load(RuntimeSettings))).save(
         imported.family,
         model_id or hashlib.sha256(content).hexdigest()[:8],
         0,

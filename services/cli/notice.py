@@ -69,6 +69,8 @@ def settings_for(notice: Notice, runtime: RuntimeSettings) -> RuntimeSettings:
 
 def place(runtime: RuntimeSettings) -> str:
     """The store's location, the same however it is written."""
+    if "://" in runtime.store:
+        return runtime.store.rstrip("/")
     return str(Path(runtime.store).expanduser().absolute())
 
 

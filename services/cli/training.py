@@ -57,7 +57,7 @@ class Workshop:
         from services.runtime.settings import RuntimeSettings, load
 
         runtime = load(RuntimeSettings)
-        return cls(open_store(runtime.store), progress, runtime.home / "wandb")
+        return cls(open_store(runtime), progress, runtime.home / "wandb")
 
 
 def train(order: Order, workshop: Workshop) -> ModelVersion:

@@ -55,7 +55,8 @@ class RuntimeSettings(ServiceSettings):
     )
     store: str = Field(
         default_factory=lambda settings: str(settings["home"] / "store"),
-        description="Folder that holds all objects; store in the home unless set.",
+        description="Where all objects are: a folder, or s3://bucket or s3://bucket/prefix with "
+        "the settings DEMIURGE_S3_…; the folder store in the home unless set.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged."
@@ -119,6 +120,27 @@ class RuntimeSettings(ServiceSettings):
         return "predictor_token_file" if elsewhere else "token_file"
 
 
+class S3Settings(ServiceSettings):
+    """How the S3 server is reached, where DEMIURGE_STORE is s3://…"""
+
+    model_config = prefix("DEMIURGE_S3_")
+
+    endpoint: str = Field(
+        pattern=r"^https?://[^/?#@]+/?$", description="http://host:port or https://host:port."
+    )
+    access_key_file: Path = Field(description="File that holds the access key.")
+    secret_key_file: Path = Field(description="File that holds the secret key.")
+    region: str = Field(
+        "us-east-1", min_length=1, description="Region of the bucket; most own servers ignore it."
+    )
+    ca: Path | None = Field(
+        None, description="PEM authorities that the server's certificate is of; else the system's."
+    )
+    timeout_seconds: float = Field(
+        10.0, gt=0, description="Longest silence of the server, after which it counts as away."
+    )
+
+
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 
@@ -156,7 +178,7 @@ def _refuse_unknown_variables(settings_class: type[ServiceSettings]) -> None:
     known = {variable_of(settings_class, field) for field in settings_class.model_fields}
     known |= {variable_of(RuntimeSettings, field) for field in RuntimeSettings.model_fields}
     # The common prefix begins all others, which their own settings answer for.
-    others = tuple(f"{COMMON_PREFIX}{noun.upper()}_" for noun in (*NOUNS, "test"))
+    others = tuple(f"{COMMON_PREFIX}{noun.upper()}_" for noun in (*NOUNS, "s3", "test"))
     for name in sorted(os.environ):
         variable = name.upper()
         if not variable.startswith(own_prefix) or variable in known:

@@ -9,6 +9,7 @@ import pytest
 from services.errors import ConfigurationError, ConflictError, ObjectKeyError, UnavailableError
 from services.runtime.object_store.folder import INCOMING, FolderStore
 from services.runtime.object_store.opening import open_store
+from services.runtime.settings import RuntimeSettings
 
 
 def files(root: Path) -> list[str]:
@@ -168,7 +169,7 @@ def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
         FolderStore(tmp_path / "file" / "store")
 
 
-def test_locations_that_are_not_folders_are_refused_by_variable(tmp_path: Path) -> None:
-    assert isinstance(open_store(str(tmp_path)), FolderStore)
+def test_locations_of_no_known_kind_are_refused_by_variable(tmp_path: Path) -> None:
+    assert isinstance(open_store(RuntimeSettings(store=str(tmp_path))), FolderStore)
     with pytest.raises(ConfigurationError, match="DEMIURGE_STORE"):
-        open_store("s3://bucket")
+        open_store(RuntimeSettings(store="ftp://host/folder"))
