@@ -3,7 +3,6 @@
 One SQLite file, because it is atomic, durable and holds a lock against a second writer.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import RLock
 
-import numpy as np
-
 from services.audio.match_table import SourceRef
-from services.audio.statistics import FeatureStatistics
-from services.errors import ConflictError, NotFoundError, UnavailableError
-from services.query.index import Collection, CollectionSpec, Metric, Scaling
-
-_NAMED_IN_ERRORS = 20
+from services.errors import NotFoundError, UnavailableError
+from services.query import refusals
+from services.query.index import Collection, CollectionSpec
+from services.query.spec_json import spec_from_json, spec_to_json
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS collections (
@@ -93,23 +89,16 @@ class Catalog:
                 "SELECT collection FROM aliases WHERE name = ?", [collection_id]
             ).fetchone()
             if taken:
-                raise ConflictError(
-                    f"{collection_id!r} is an alias of collection {taken[0]!r}: choose another id",
-                    culprit=collection_id,
-                )
+                raise refusals.id_is_alias(collection_id, taken[0])
             found = database.execute(
                 "SELECT spec FROM collections WHERE id = ?", [collection_id]
             ).fetchone()
-            if found and _spec_from_json(found[0]) != spec:
-                raise ConflictError(
-                    f"collection {collection_id!r} was made for another specification: "
-                    "choose another id, or delete it first",
-                    culprit=collection_id,
-                )
+            if found and spec_from_json(found[0]) != spec:
+                raise refusals.other_spec(collection_id)
             if not found:
                 database.execute(
                     "INSERT INTO collections (id, spec, create_time) VALUES (?, ?, ?)",
-                    [collection_id, _spec_to_json(spec), datetime.now(UTC).isoformat()],
+                    [collection_id, spec_to_json(spec), datetime.now(UTC).isoformat()],
                 )
 
     def resolve(self, id_or_alias: str) -> str:
@@ -138,7 +127,7 @@ class Catalog:
             ).fetchall()
         return Collection(
             id=collection_id,
-            spec=_spec_from_json(row[0]),
+            spec=spec_from_json(row[0]),
             point_count=points,
             source_count=sources,
             published=bool(row[2]),
@@ -204,9 +193,7 @@ class Catalog:
         """Marks a collection complete and points `alias`, unless empty, at it."""
         with self._transaction() as database:
             if database.execute("SELECT 1 FROM collections WHERE id = ?", [alias]).fetchone():
-                raise ConflictError(
-                    f"alias {alias!r} is the id of a collection: choose another", culprit=alias
-                )
+                raise refusals.alias_is_id(alias)
             database.execute("UPDATE collections SET published = 1 WHERE id = ?", [collection_id])
             if alias:
                 database.execute(
@@ -222,55 +209,5 @@ class Catalog:
 
     def _unknown(self, name: str) -> NotFoundError:
         with self._lock:
-            rows = self._database.execute("SELECT name FROM aliases ORDER BY name").fetchall()
-        # Names that people gave come first; ids are digests, and tell little.
-        names = [alias for (alias,) in rows] + self.ids()
-        known = ", ".join(names[:_NAMED_IN_ERRORS])
-        known += " …" if len(names) > _NAMED_IN_ERRORS else ""
-        with self._lock:
-            alias = self._database.execute(
-                "SELECT collection FROM aliases WHERE name = ?", [name]
-            ).fetchone()
-        hint = f"; it is an alias of {alias[0]!r}" if alias else ""
-        return NotFoundError(
-            f"no collection {name!r}{hint}; there are: {known or 'none'}", culprit=name
-        )
-
-
-def _spec_to_json(spec: CollectionSpec) -> str:
-    moments = spec.statistics
-    return json.dumps(
-        {
-            "feature_names": spec.feature_names,
-            "sample_rate_hertz": spec.sample_rate_hertz,
-            "hop_length_samples": spec.hop_length_samples,
-            "metric": spec.metric.value,
-            "scaling": spec.scaling.value,
-            "statistics": moments
-            and {
-                "frame_count": moments.frame_count,
-                "means": moments.means.tolist(),
-                "variances": moments.variances.tolist(),
-            },
-        }
-    )
-
-
-def _spec_from_json(text: str) -> CollectionSpec:
-    fields = json.loads(text)
-    names = tuple(fields["feature_names"])
-    moments = fields["statistics"]
-    return CollectionSpec(
-        feature_names=names,
-        sample_rate_hertz=fields["sample_rate_hertz"],
-        hop_length_samples=fields["hop_length_samples"],
-        metric=Metric(fields["metric"]),
-        scaling=Scaling(fields["scaling"]),
-        statistics=moments
-        and FeatureStatistics(
-            names,
-            moments["frame_count"],
-            np.array(moments["means"]),
-            np.array(moments["variances"]),
-        ),
-    )
+            aliases = self._database.execute("SELECT name, collection FROM aliases").fetchall()
+        return refusals.unknown(name, aliases, self.ids())

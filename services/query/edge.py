@@ -5,7 +5,6 @@ a collection is used again. See https://qdrant.tech/documentation/edge/.
 """
 
 import hashlib
-import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -18,13 +17,12 @@ from numpy.typing import NDArray
 
 from services.audio.match_table import SourceRef
 from services.errors import (
-    ConflictError,
     CorruptObjectError,
     DemiurgeError,
-    InvalidInputError,
-    NotReadyError,
+    StorageFullError,
     UnavailableError,
 )
+from services.query import refusals
 from services.query.catalog import Catalog
 from services.query.index import (
     Checkpoint,
@@ -39,9 +37,10 @@ from services.query.index import (
 from services.query.search import Search
 from services.query.shard import FrameShard
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # Each open shard keeps threads, open files and memory, however long nobody asks it anything.
 _OPEN_SHARDS = 8
+# What the system, the engine and SQLite say of a full disk or quota.
+_FULL = ("No space left", "quota exceeded", "disk is full")
 
 
 class EdgeIndex(VectorIndex):
@@ -61,7 +60,7 @@ class EdgeIndex(VectorIndex):
 
     def create(self, collection_id: str, spec: CollectionSpec) -> Collection:
         """See VectorIndex."""
-        _checked_id(collection_id)
+        refusals.checked_id(collection_id)
         self._catalog.create(collection_id, spec)
         with self._held(collection_id) as collection:
             if collection.point_count and not self._path(collection_id).exists():
@@ -81,32 +80,16 @@ class EdgeIndex(VectorIndex):
     ) -> int:
         """See VectorIndex."""
         with self._held(collection_id) as collection:
-            features = len(collection.spec.feature_names)
-            if frames.ndim != 2 or frames.shape[1] != features or not len(frames):
-                raise InvalidInputError(
-                    f"{source.key}: frames of shape {frames.shape} do not fit collection "
-                    f"{collection_id!r}, which takes one or more frames of {features} features",
-                    culprit=source.key,
-                )
-            digest = hashlib.sha256(np.ascontiguousarray(frames, "<f4").tobytes()).hexdigest()
+            digest = refusals.checked_frames(collection_id, collection.spec, source, frames)
             # Opened before the catalogue is believed: what it names may be lost.
             shard = self._whole_shard(collection)
             known = self._catalog.find_source(collection_id, source.key)
             if known == (source.sha256, digest):
                 return len(frames)
             if known:
-                changed = "descriptors" if known[0] == source.sha256 else "content"
-                raise ConflictError(
-                    f"{source.key} is in collection {collection_id!r} with other {changed}: "
-                    "make another collection",
-                    culprit=source.key,
-                )
+                raise refusals.changed(collection_id, source, known[0])
             if collection.published:
-                raise ConflictError(
-                    f"collection {collection_id!r} is published, hence complete, and does not "
-                    f"hold {source.key}: make another collection",
-                    culprit=collection_id,
-                )
+                raise refusals.published(collection_id, source)
             try:
                 shard.add(collection.source_count, source, frames, checkpoint)
             except BaseException:
@@ -126,13 +109,10 @@ class EdgeIndex(VectorIndex):
     ) -> Collection:
         """See VectorIndex."""
         if alias:
-            _checked_id(alias)
+            refusals.checked_id(alias)
         with self._held(collection_id) as collection:
             if not collection.point_count:
-                raise NotReadyError(
-                    f"collection {collection_id!r} holds no frames: index descriptors first",
-                    culprit=collection_id,
-                )
+                raise refusals.empty(collection_id)
             shard = self._whole_shard(collection)
             checkpoint()
             if not skip_graph:
@@ -152,12 +132,7 @@ class EdgeIndex(VectorIndex):
         """See VectorIndex."""
         collection_id = self._catalog.resolve(id_or_alias)
         with self._held(collection_id) as collection:
-            if not 1 <= k <= collection.point_count:
-                raise InvalidInputError(
-                    f"{k} neighbours of each frame were asked for, but collection "
-                    f"{collection_id!r} holds {collection.point_count} frames",
-                    culprit="neighbors",
-                )
+            refusals.checked_neighbors(collection_id, k, collection.point_count)
             shard = self._whole_shard(collection)
             sources = self._catalog.sources(collection_id)
             search = Search(collection.spec, shard, sources, collection.point_count, checkpoint)
@@ -215,10 +190,16 @@ class EdgeIndex(VectorIndex):
                 # The engine knows no other class than Exception itself.
                 if not isinstance(error, OSError | sqlite3.Error) and type(error) is not Exception:
                     raise
-                raise UnavailableError(
-                    f"collection {collection_id!r} in {self._folder}: {error}",
-                    culprit=collection_id,
-                ) from error
+                raise self._away(collection_id, error) from error
+
+    def _away(self, collection_id: str, error: Exception) -> DemiurgeError:
+        said = f"collection {collection_id!r} in {self._folder}: {error}"
+        if any(full in str(error) for full in _FULL):
+            return StorageFullError(
+                f"{said}; make room there, or choose another folder by DEMIURGE_QUERY_FOLDER",
+                culprit=str(self._folder),
+            )
+        return UnavailableError(said, culprit=collection_id)
 
     def _path(self, collection_id: str) -> Path:
         # By digest: ids that differ only in case are two folders on every file system.
@@ -284,12 +265,3 @@ class EdgeIndex(VectorIndex):
             shard = self._shards.pop(collection_id, None)
         if shard is not None:
             shard.close()
-
-
-def _checked_id(name: str) -> None:
-    if not _ID.fullmatch(name):
-        raise InvalidInputError(
-            f"{name!r} is no collection id: use letters, digits, '.', '_' and '-', at most 128, "
-            "beginning with a letter or digit",
-            culprit=name,
-        )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from services.audio.match_table import SourceRef
-from services.errors import CorruptObjectError, UnavailableError
+from services.errors import CorruptObjectError, StorageFullError, UnavailableError
 from services.query.catalog import Catalog
 from services.query.edge import EdgeIndex
 from services.query.index import CollectionSpec, SearchMode
@@ -127,7 +127,7 @@ def test_a_sound_that_failed_half_way_leaves_nothing(
     index.add("birds", source("wren.wav"), np.zeros((3, 2), np.float32))
     with monkeypatch.context() as patched:
         patched.setattr(Catalog, "add_source", full)
-        with pytest.raises(UnavailableError, match=r"birds.*space"):
+        with pytest.raises(StorageFullError, match=r"birds.*space.*make room"):
             index.add("birds", source("owl.wav"), np.ones((3, 2), np.float32))
 
     index.add("birds", source("crow.wav"), np.full((1, 2), 2, np.float32))
