@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +28,9 @@ class Recording:
     path: Path
     name: str
 
+    @cached_property
     def sha256(self) -> str:
-        """Hexadecimal SHA-256 of the file."""
+        """Hexadecimal SHA-256 of the file, as it was when this was first asked for."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -82,7 +84,7 @@ def fingerprint(corpus: list[Recording]) -> str:
     """Hexadecimal SHA-256 of all names and contents."""
     total = hashlib.sha256()
     for recording in corpus:
-        total.update(f"{recording.name}\0{recording.sha256()}\n".encode())
+        total.update(f"{recording.name}\0{recording.sha256}\n".encode())
     return total.hexdigest()
 
 

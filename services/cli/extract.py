@@ -41,5 +41,5 @@ def extract(
         for described in describe(client, folder, settings, progress):
             if described.answer.deltas_are_zero:
                 progress.say(f"{described.name} is too short for deltas: they are zero")
-            download(client, described.answer.object.key, out / f"{described.name}.json")
+            download(client, described.answer.object, out / f"{described.name}.json")
     typer.echo(str(out))

@@ -53,7 +53,7 @@ def fetch(client: Client, run: "Run", folder: Path, progress: Progress) -> None:
     """Brings the piece, its edit list and its spectrogram into `folder`."""
     result = run.result
     for reference in (result.audio, result.edit_list, result.spectrogram):
-        download(client, reference.key, folder / reference.key.rpartition("/")[2])
+        download(client, reference, folder / reference.key.rpartition("/")[2])
     piece = folder / result.audio.key.rpartition("/")[2]
     seconds = result.sample_count / result.sample_rate_hertz
     progress.say(

@@ -52,6 +52,6 @@ def generate(
                 output_key=f"audio/{database}/{name}",
             )
             audio = client.synth.GenerateAudio(request).audio
-            download(client, audio.key, out / name)
+            download(client, audio, out / name)
             progress.update("generating", index + 1, files)
     typer.echo(str(out))

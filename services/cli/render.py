@@ -69,5 +69,5 @@ def render(
     with connect("playback", "gateway") as client:
         rendered = client.playback.RenderAudio(request)
         for reference in (rendered.audio, rendered.edit_list, rendered.spectrogram):
-            download(client, reference.key, out / reference.key.rpartition("/")[2])
+            download(client, reference, out / reference.key.rpartition("/")[2])
     typer.echo(f"{out}: {rendered.sample_count / rendered.sample_rate_hertz:.2f} s")

@@ -1,21 +1,27 @@
-"""Audio in and out through the gateway."""
+"""Audio in and out through the gateway; what broke off goes on from where it was."""
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from services.cli.connection import Client
 from services.cli.corpus import Recording, fingerprint, recordings, storable
 from services.cli.progress import Progress
-from services.errors import CorruptObjectError
+from services.errors import CorruptObjectError, UnavailableError
 
 if TYPE_CHECKING:
     from demiurge.audio.v1.audio_pb2 import ObjectRef
     from demiurge.gateway.v1.gateway_service_pb2 import UploadAudioRequest
 
 CHUNK_BYTES = 64 * 1024
+LARGEST_PAGE = 1000
+# Between tries; each try is itself tried again by the channel for a second or two.
+PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,48 +35,101 @@ class Database:
 def upload(client: Client, folder: Path, progress: Progress) -> Database:
     """Stores a folder's recordings as a database that is named by folder and content.
 
-    What is there already is found, since another content makes another name.
+    What is there already is found, since another content makes another name, and is not sent again.
     """
     found = recordings(folder)
     name = f"{storable(folder.resolve().name)}-{fingerprint(found)[:8]}"
+    there = _ridden_out(lambda: _stored(client, name))
     files = []
     for recording in found:
-        files.append(client.pipeline.UploadAudio(_messages(recording, name)).audio)
+        file = there.get(f"audio/{name}/{recording.name}")
+        if file is None or file.sha256 != recording.sha256:
+            file = _ridden_out(lambda sent=recording: _sent(client, sent, name))
+        files.append(file)
         progress.update(f"uploading {folder.name}", len(files), len(found))
     return Database(name, files)
+
+
+def _stored(client: Client, database: str) -> "dict[str, ObjectRef]":
+    """What is in the database, by key."""
+    from demiurge.gateway.v1.gateway_service_pb2 import ListAudioRequest
+
+    there = {}
+    request = ListAudioRequest(database=database, page_size=LARGEST_PAGE)
+    while True:
+        page = client.pipeline.ListAudio(request)
+        there.update({file.key: file for file in page.audio})
+        if not page.next_page_token:
+            return there
+        request.page_token = page.next_page_token
+
+
+def _sent(client: Client, recording: Recording, database: str) -> "ObjectRef":
+    return client.pipeline.UploadAudio(_messages(recording, database)).audio
 
 
 def _messages(recording: Recording, database: str) -> "Iterator[UploadAudioRequest]":
     from demiurge.gateway.v1.gateway_service_pb2 import UploadAudioHeader, UploadAudioRequest
 
-    header = UploadAudioHeader(
-        database=database, file_name=recording.name, sha256=recording.sha256()
-    )
+    header = UploadAudioHeader(database=database, file_name=recording.name, sha256=recording.sha256)
     yield UploadAudioRequest(header=header)
     with recording.path.open("rb") as file:
         while data := file.read(CHUNK_BYTES):
             yield UploadAudioRequest(data=data)
 
 
-def download(client: Client, key: str, target: Path) -> None:
+def download(client: Client, reference: "ObjectRef", target: Path) -> None:
     """Fetches an object into `target`, which appears whole or not at all.
 
-    Raises CorruptObjectError, naming the key, if what arrived does not fit its hash.
+    What has arrived stays beside it in a hidden .part file until the whole is there, so that a
+    download that broke off goes on: a few times by itself, then by the same command. Raises
+    UnavailableError if it stays broken, and CorruptObjectError, naming the key, if what arrived
+    does not fit its hash.
     """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Of this content alone: another one under the same name begins anew.
+    partial = target.with_name(f".{target.name}.{reference.sha256[:8]}.part")
+    try:
+        _ridden_out(lambda: _fetch_rest(client, reference, partial))
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"{reference.key}: {error.message} (the same command goes on after "
+            f"{partial.stat().st_size} of {reference.size_bytes} bytes)",
+            culprit=reference.key,
+        ) from error
+    with partial.open("rb") as file:
+        arrived = hashlib.file_digest(file, "sha256").hexdigest()
+    if arrived != reference.sha256:
+        partial.unlink()
+        raise CorruptObjectError(
+            f"{reference.key} arrived damaged: fetch it again", culprit=reference.key
+        )
+    partial.replace(target)
+
+
+def _fetch_rest(client: Client, reference: "ObjectRef", partial: Path) -> None:
+    """Appends what `partial` lacks."""
     from demiurge.gateway.v1.gateway_service_pb2 import DownloadAudioRequest
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.part")
-    total = hashlib.sha256()
-    expected = ""
-    try:
-        with partial.open("wb") as file:
-            for message in client.pipeline.DownloadAudio(DownloadAudioRequest(key=key)):
-                expected = expected or message.object.sha256
-                total.update(message.data)
-                file.write(message.data)
-        if total.hexdigest() != expected:
-            raise CorruptObjectError(f"{key} arrived damaged: fetch it again", culprit=key)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with partial.open("ab") as file:
+        if file.tell() > reference.size_bytes:
+            file.truncate(0)
+        request = DownloadAudioRequest(
+            key=reference.key, sha256=reference.sha256, offset_bytes=file.tell()
+        )
+        for message in client.pipeline.DownloadAudio(request):
+            file.write(message.data)
+
+
+def _ridden_out(work: Callable[[], T]) -> T:
+    """What `work` answers; while the services cannot be reached it is begun again, a few times."""
+    from services.runtime.status import remote_errors
+
+    for pause in PAUSES_SECONDS:
+        try:
+            with remote_errors():
+                return work()
+        except UnavailableError:
+            time.sleep(pause)
+    with remote_errors():
+        return work()
