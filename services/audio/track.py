@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,37 @@ from numpy.typing import NDArray
 from services.errors import InvalidInputError, SettingsMismatchError, WindowTooLongError
 
 FloatArray = NDArray[np.float32]
+
+
+class Track(Protocol):
+    """What is asked of a track that is too long to be held in memory at once."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One name a feature."""
+
+    @property
+    def sample_rate_hertz(self) -> int:
+        """Rate that the sound was described at."""
+
+    @property
+    def hop_length_samples(self) -> int:
+        """Distance between frames, in samples at that rate."""
+
+    @property
+    def source(self) -> str:
+        """The sound's name."""
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames."""
+
+    @property
+    def values(self) -> FloatArray:
+        """All frames, (frames, features) float32; to be asked for only if they are few."""
+
+    def column(self, feature: int) -> Iterator[FloatArray]:
+        """One feature of all frames, in order, in pieces (n,) float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +79,10 @@ class DescriptorTrack:
     def frame_count(self) -> int:
         """Number of frames."""
         return int(self.values.shape[0])
+
+    def column(self, feature: int) -> Iterator[FloatArray]:
+        """One feature of all frames, as one piece (frames,)."""
+        yield np.ascontiguousarray(self.values[:, feature])
 
     def last(self, frames: int) -> "DescriptorTrack":
         """The last `frames` frames; WindowTooLongError, naming the source, if there are fewer."""

@@ -8,19 +8,22 @@ published prediction has neither of the first two: it is one track. Rows of seve
 mixed, as they are in published databases.
 """
 
+import io
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from services.audio.track import DescriptorTrack
+from services.audio.json_columns import NotColumnsError, read_columns, write_columns
+from services.audio.track import DescriptorTrack, Track
 from services.errors import InvalidInputError, SettingsMismatchError
 
 PUBLISHED_SAMPLE_RATE_HERTZ = 44_100
 PUBLISHED_HOP_LENGTH = 1024
+
+_PIECE_FRAMES = 16_384
 
 
 def write_tracks(tracks: Sequence[DescriptorTrack]) -> bytes:
@@ -48,44 +51,56 @@ def write_tracks(tracks: Sequence[DescriptorTrack]) -> bytes:
                 f"at {first.sample_rate_hertz} Hz",
                 culprit=track.source,
             )
-    names = first.feature_names
-    values = np.concatenate([track.ordered(names).values for track in tracks])
-    starts = [np.arange(track.frame_count) * track.hop_length_samples for track in tracks]
-    columns: dict[str, Any] = {
-        "_id": [track.source for track in tracks for _ in range(track.frame_count)],
-        "_sample": np.concatenate(starts),
-    }
-    for name, column in zip(names, values.T, strict=True):
-        columns[name] = np.ascontiguousarray(column)
-    columns["_sample_rate"] = first.sample_rate_hertz
-    columns["_hop_length"] = first.hop_length_samples
-    return orjson.dumps(columns, option=orjson.OPT_SERIALIZE_NUMPY)
+    file = io.BytesIO()
+    write_columns(file, _columns([track.ordered(first.feature_names) for track in tracks]))
+    return file.getvalue()
 
 
-def read_tracks(data: bytes, *, source: str) -> list[DescriptorTrack]:
+def write_track(file: BinaryIO, track: Track) -> None:
+    """Writes what `write_tracks` answers for one track, in the memory of one of its pieces."""
+    write_columns(file, _columns([track]))
+
+
+def _columns(tracks: Sequence[Track]) -> Iterator[tuple[str, Any]]:
+    first = tracks[0]
+    ranges = [
+        (track, range(start, min(start + _PIECE_FRAMES, track.frame_count)))
+        for track in tracks
+        for start in range(0, track.frame_count, _PIECE_FRAMES)
+    ]
+    yield "_id", ([track.source] * len(frames) for track, frames in ranges)
+    yield "_sample", (np.asarray(frames) * track.hop_length_samples for track, frames in ranges)
+    for index, name in enumerate(first.feature_names):
+        yield name, (piece for track in tracks for piece in track.column(index))
+    yield "_sample_rate", first.sample_rate_hertz
+    yield "_hop_length", first.hop_length_samples
+
+
+def read_tracks(data: bytes | BinaryIO, *, source: str) -> list[DescriptorTrack]:
     """The tracks of a descriptor file, one for each `_id`, in the order of their first rows.
 
-    Features come in natural order (mfcc2 before mfcc10), whatever the file's. Without
+    `data` is the content, or a file at its beginning, which need not fit into memory as Python
+    numbers. Features come in natural order (mfcc2 before mfcc10), whatever the file's. Without
     `_sample_rate` it is 44 100 Hz; without `_hop_length` it is the step of `_sample`, or 1024.
     Without `_id` and `_sample` there is one track, its source `source`.
 
     Raises InvalidInputError, naming `source` and the field, for anything else.
     """
-    columns = _parsed(data, source)
+    columns = _parsed(io.BytesIO(data) if isinstance(data, bytes) else data, source)
     names = tuple(sorted((name for name in columns if not name.startswith("_")), key=_natural))
     if not names:
         raise InvalidInputError(f"{source}: holds no features", culprit=source)
-    features = [_numbers(columns, name, source) for name in names]
-    frames = len(features[0])
+    frames = len(columns[names[0]])
     if not frames:
         raise InvalidInputError(f"{source}: holds no frames", culprit=source)
-    for name, column in zip(names, features, strict=True):
+    values = np.empty((frames, len(names)), np.float32)
+    for index, name in enumerate(names):
+        # Freed as it goes: all columns beside all rows would be twice the memory.
+        column = columns.pop(name)
         _expect_length(name, len(column), frames, source)
-    with np.errstate(over="ignore"):
-        values = np.stack(features, axis=1).astype(np.float32)
-    finite = np.isfinite(values).all(axis=0)
-    if not finite.all():
-        raise _refused(source, names[int(np.argmin(finite))], "holds values that are not finite")
+        if not np.isfinite(column).all():
+            raise _refused(source, name, "holds values that are not finite")
+        values[:, index] = column
 
     rate = _positive(columns, "_sample_rate", source) or PUBLISHED_SAMPLE_RATE_HERTZ
     hop = _positive(columns, "_hop_length", source)
@@ -93,7 +108,9 @@ def read_tracks(data: bytes, *, source: str) -> list[DescriptorTrack]:
         return [DescriptorTrack(names, values, rate, hop or PUBLISHED_HOP_LENGTH, source)]
 
     rows_of = _rows_by_source(columns, frames, source)
-    starts = _numbers(columns, "_sample", source)
+    starts = columns.get("_sample")
+    if starts is None:
+        raise _refused(source, "_sample", "is not a list of numbers")
     _expect_length("_sample", len(starts), frames, source)
     tracks = []
     for identity, unordered in rows_of.items():
@@ -107,40 +124,67 @@ def read_tracks(data: bytes, *, source: str) -> list[DescriptorTrack]:
             )
         tracks.append((identity, rows))
     step = hop or PUBLISHED_HOP_LENGTH
+    if len(tracks) == 1 and (tracks[0][1] == np.arange(frames)).all():
+        return [DescriptorTrack(names, values, rate, step, tracks[0][0])]
     return [DescriptorTrack(names, values[rows], rate, step, name) for name, rows in tracks]
 
 
-def _parsed(data: bytes, source: str) -> dict[str, Any]:
+def _parsed(file: BinaryIO, source: str) -> dict[str, Any]:
+    """Features as float32, `_sample` as float64, `_id` as (names, codes), the rest as it is."""
+    columns: dict[str, Any] = {}
     try:
-        columns = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInputError(f"{source}: is not JSON: {error}", culprit=source) from None
-    if not isinstance(columns, dict):
-        raise InvalidInputError(f"{source}: is not a JSON object of columns", culprit=source)
+        for name, column in read_columns(file):
+            if name == "_id":
+                columns[name] = _identities(column, source)
+            elif name == "_sample":
+                columns[name] = _numbers(name, column, source, np.float64)
+            elif name.startswith("_"):
+                columns[name] = column
+            else:
+                columns[name] = _numbers(name, column, source, np.float32)
+    except NotColumnsError as error:
+        raise InvalidInputError(f"{source}: {error}", culprit=source) from None
     return columns
 
 
-def _numbers(columns: dict[str, Any], field: str, source: str) -> NDArray[Any]:
-    """One column as a 1-D array of int64 or float64."""
-    column = columns.get(field)
-    if not isinstance(column, list):
+def _numbers(field: str, column: Any, source: str, dtype: type) -> NDArray[Any]:
+    """One column as a 1-D array; what does not fit into `dtype` is infinite."""
+    if not isinstance(column, Iterator):
         raise _refused(source, field, "is not a list of numbers")
-    if not set(map(type, column)) <= {int, float}:
-        raise _refused(source, field, "holds something other than numbers")
-    return np.asarray(column, dtype=np.float64)
+    pieces: list[NDArray[Any]] = [np.empty(0, dtype)]
+    for piece in column:
+        if not set(map(type, piece)) <= {int, float}:
+            raise _refused(source, field, "holds something other than numbers")
+        with np.errstate(over="ignore"):
+            pieces.append(np.asarray(piece, np.float64).astype(dtype))
+    return np.concatenate(pieces)
+
+
+def _identities(column: Any, source: str) -> tuple[list[str], NDArray[np.int32]]:
+    """The names in the order of their first rows, and the index of each row's name."""
+    if not isinstance(column, Iterator):
+        raise _refused(source, "_id", "is not a list of names")
+    index_of: dict[str, int] = {}
+    codes = [np.empty(0, np.int32)]
+    for piece in column:
+        if not set(map(type, piece)) <= {str}:
+            raise _refused(source, "_id", "is not a list of names")
+        for name in piece:
+            index_of.setdefault(name, len(index_of))
+        codes.append(np.asarray([index_of[name] for name in piece], np.int32))
+    return list(index_of), np.concatenate(codes)
 
 
 def _rows_by_source(
     columns: dict[str, Any], frames: int, source: str
 ) -> dict[str, NDArray[np.intp]]:
-    identities = columns.get("_id")
-    if not isinstance(identities, list) or not set(map(type, identities)) <= {str}:
+    if "_id" not in columns:
         raise _refused(source, "_id", "is not a list of names")
-    _expect_length("_id", len(identities), frames, source)
-    rows: dict[str, list[int]] = {}
-    for row, identity in enumerate(identities):
-        rows.setdefault(identity, []).append(row)
-    return {identity: np.asarray(found) for identity, found in rows.items()}
+    names, codes = columns["_id"]
+    _expect_length("_id", len(codes), frames, source)
+    by_name = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1]
+    return dict(zip(names, np.split(by_name, ends), strict=True))
 
 
 def _positive(columns: dict[str, Any], field: str, source: str) -> int | None:
