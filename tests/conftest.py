@@ -8,8 +8,7 @@ Heavy packages are imported by the fixtures that need them, so that the other su
 import hashlib
 import io
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from demiurge.gateway.v1.gateway_service_pb2 import Run, RunSpec, UploadAudioRequest
 
     from services.cli.connection import Client
-    from services.runtime.object_store.folder import FolderStore
+    from services.runtime.object_store.port import ObjectStore
     from tests.servers.seaweed import Seaweed
 
 UNAGAN, MELGAN, PREDICTOR = "singer", "voice", "follower"
@@ -36,7 +35,7 @@ class Stack:
     """A client of all services, and the store behind them. Failed calls raise our own errors."""
 
     client: "Client"
-    store: "FolderStore"
+    store: "ObjectStore"
     folder: Path
     address: str
 
@@ -96,7 +95,7 @@ class Stack:
         return self.store.read(run.result.audio.key, sha256=run.result.audio.sha256)
 
     def files(self) -> dict[str, int]:
-        """Every file below the store's root, unfinished writes among them: when it was written."""
+        """Every file of a store in the folder, unfinished ones too: when it was written."""
         root = self.folder / "store"
         return {
             path.relative_to(root).as_posix(): path.stat().st_mtime_ns
@@ -229,22 +228,36 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Seaweed]":
 
 @pytest.fixture(scope="session")
 def open_stack(trained_models: Path) -> OpenStack:
-    """Opens all services over a folder, which need not be new; keywords are runtime settings."""
+    """Opens all services over a folder, which need not be new; keywords are runtime settings.
+
+    Objects are in the folder, too, unless `store` names another place, as in
+    `open_stack(folder, store=seaweed.location(), environment=seaweed.environment)`.
+    """
     from services.cli.composition import Ground, build
     from services.cli.connection import client_of
     from services.runtime.channels import open_blocking_channel
     from services.runtime.embedding import embedded, embedded_settings
     from services.runtime.object_store.folder import FolderStore
+    from services.runtime.object_store.opening import open_store
     from services.runtime.settings import NOUNS, RuntimeSettings
 
+    models = FolderStore(trained_models)
+
     @contextmanager
-    def opened(folder: Path, **settings: object) -> Iterator[Stack]:
-        shutil.copytree(trained_models, folder / "store", dirs_exist_ok=True)
-        runtime = embedded_settings(RuntimeSettings(store=str(folder / "store"), **settings))
-        ground = Ground(runtime, FolderStore(folder / "store"))
-        own = [noun for noun in NOUNS if not runtime.address_of(noun)]
+    def opened(
+        folder: Path, *, environment: Mapping[str, str] | None = None, **settings: object
+    ) -> Iterator[Stack]:
         with pytest.MonkeyPatch.context() as patch:
+            for name, value in (environment or {}).items():
+                patch.setenv(name, value)
             patch.setenv("DEMIURGE_QUERY_FOLDER", str(folder / "query"))
+            settings.setdefault("store", str(folder / "store"))
+            runtime = embedded_settings(RuntimeSettings(**settings))
+            ground = Ground(runtime, open_store(runtime))
+            for key in models.keys(""):
+                if not ground.store.exists(key):
+                    ground.store.put(key, models.read(key))
+            own = [noun for noun in NOUNS if not runtime.address_of(noun)]
             with embedded(lambda: [build(noun, ground) for noun in own], runtime) as server:
                 ground.own_address = f"127.0.0.1:{server.port}"
                 with open_blocking_channel(ground.own_address, runtime) as channel:
