@@ -1,16 +1,14 @@
 """QueryService as clients meet it: through the server's interceptors, over a loopback port."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
-from demiurge.audio.v1 import audio_pb2
 from demiurge.query.v1 import query_service_pb2 as pb
 from demiurge.query.v1 import query_service_pb2_grpc as pb_grpc
-from numpy.typing import NDArray
 
 from services.audio.statistics import FeatureStatistics
 from services.audio.track import DescriptorTrack
@@ -25,9 +23,7 @@ from services.errors import (
     SettingsMismatchError,
 )
 from services.query.edge import EdgeIndex
-from services.query.servicer import QueryServicer
 from services.query.settings import QuerySettings
-from services.runtime.channels import open_channel
 from services.runtime.messages import (
     match_table_from_message,
     ref_to_message,
@@ -35,12 +31,16 @@ from services.runtime.messages import (
     track_to_message,
 )
 from services.runtime.object_store.folder import FolderStore
-from services.runtime.server import Registration, Server
-from services.runtime.settings import RuntimeSettings
-from services.runtime.status import error_from_rpc
-
-NAMES = ("mfcc0", "mfcc1", "mfcc2")
-SERVICE = "demiurge.query.v1.QueryService"
+from tests.contract.query_client import (
+    add,
+    create,
+    publish,
+    reference,
+    refusal,
+    served,
+    spec,
+    track,
+)
 
 
 @pytest.fixture
@@ -49,67 +49,18 @@ def store(tmp_path: Path) -> FolderStore:
 
 
 @pytest.fixture
-async def stub(tmp_path: Path, store: FolderStore) -> AsyncIterator[pb_grpc.QueryServiceStub]:
-    index = EdgeIndex(tmp_path / "index")
-    servicer = QueryServicer(QuerySettings(folder=tmp_path / "index", max_rows=50), store, index)
-    settings = RuntimeSettings(port=0)
-    server = Server(
-        [
-            Registration(
-                SERVICE,
-                lambda server: pb_grpc.add_QueryServiceServicer_to_server(servicer, server),
-            )
-        ],
-        settings,
-    )
-    await server.start()
-    async with open_channel(f"127.0.0.1:{server.port}", settings) as channel:
-        yield pb_grpc.QueryServiceStub(channel)
-    await server.stop()
-    index.close()
+def index(tmp_path: Path) -> Iterator[EdgeIndex]:
+    opened = EdgeIndex(tmp_path / "index")
+    yield opened
+    opened.close()
 
 
-def track(frames: NDArray[np.float64], source: str = "song.wav") -> DescriptorTrack:
-    return DescriptorTrack(NAMES, frames.astype(np.float32), 44100, 1024, source)
-
-
-def spec(**changes: object) -> pb.CollectionSpec:
-    made = pb.CollectionSpec(feature_names=NAMES, sample_rate_hertz=44100, hop_length_samples=1024)
-    made.MergeFrom(pb.CollectionSpec(**changes))  # type: ignore[arg-type]
-    return made
-
-
-def reference(key: str) -> audio_pb2.ObjectRef:
-    return audio_pb2.ObjectRef(key=key, sha256="0" * 64, size_bytes=9, media_type="audio/wav")
-
-
-async def create(
-    stub: pb_grpc.QueryServiceStub, name: str = "birds", **changes: object
-) -> pb.Collection:
-    request = pb.CreateCollectionRequest(collection_id=name, spec=spec(**changes))
-    return (await stub.CreateCollection(request)).collection
-
-
-async def add(
-    stub: pb_grpc.QueryServiceStub, key: str, described: DescriptorTrack, name: str = "birds"
-) -> int:
-    request = pb.IndexDescriptorsRequest(
-        collection_id=name, source=reference(key), track=track_to_message(described)
-    )
-    return (await stub.IndexDescriptors(request)).point_count
-
-
-async def publish(
-    stub: pb_grpc.QueryServiceStub, name: str = "birds", alias: str = ""
-) -> pb.Collection:
-    request = pb.PublishCollectionRequest(collection_id=name, alias=alias)
-    return (await stub.PublishCollection(request)).collection
-
-
-async def refusal(call: "grpc.aio.UnaryUnaryCall[object, object]") -> DemiurgeError:
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await call
-    return error_from_rpc(raised.value)
+@pytest.fixture
+async def stub(
+    tmp_path: Path, store: FolderStore, index: EdgeIndex
+) -> AsyncIterator[pb_grpc.QueryServiceStub]:
+    async with served(tmp_path / "index", store, index) as served_stub:
+        yield served_stub
 
 
 async def test_a_database_is_made_filled_published_and_matched(
@@ -186,7 +137,7 @@ async def test_a_track_in_the_store_is_indexed_and_matched_like_one_sent_along(
 
 
 async def test_a_standardized_collection_keeps_its_statistics_to_the_last_bit(
-    stub: pb_grpc.QueryServiceStub,
+    stub: pb_grpc.QueryServiceStub, index: EdgeIndex
 ) -> None:
     moments = FeatureStatistics.of(track(np.random.default_rng(0).normal(size=(7, 3))))
     message = statistics_to_message(moments)
@@ -195,6 +146,9 @@ async def test_a_standardized_collection_keeps_its_statistics_to_the_last_bit(
     made = await create(stub, statistics=message, **changes)
 
     assert made.spec == spec(statistics=message, **changes)
+    index.delete("birds")
+    again = await create(stub, statistics=message, **changes)
+    assert again.spec == made.spec, "the object store keeps them to the last bit, too"
     refused = await refusal(
         stub.CreateCollection(
             pb.CreateCollectionRequest(collection_id="bare", spec=spec(**changes))
