@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -39,12 +40,12 @@ def upload(client: Client, folder: Path, progress: Progress) -> Database:
     """
     found = recordings(folder)
     name = f"{storable(folder.resolve().name)}-{fingerprint(found)[:8]}"
-    there = _ridden_out(lambda: _stored(client, name))
+    there = _ridden_out(partial(_stored, client, name))
     files = []
     for recording in found:
         file = there.get(f"audio/{name}/{recording.name}")
         if file is None or file.sha256 != recording.sha256:
-            file = _ridden_out(lambda sent=recording: _sent(client, sent, name))
+            file = _ridden_out(partial(_sent, client, recording, name))
         files.append(file)
         progress.update(f"uploading {folder.name}", len(files), len(found))
     return Database(name, files)
@@ -88,32 +89,32 @@ def download(client: Client, reference: "ObjectRef", target: Path) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     # Of this content alone: another one under the same name begins anew.
-    partial = target.with_name(f".{target.name}.{reference.sha256[:8]}.part")
+    part = target.with_name(f".{target.name}.{reference.sha256[:8]}.part")
     try:
-        _ridden_out(lambda: _fetch_rest(client, reference, partial))
+        _ridden_out(partial(_fetch_rest, client, reference, part))
     except UnavailableError as error:
         raise UnavailableError(
             f"{reference.key}: {error.message} (the same command goes on after "
-            f"{partial.stat().st_size} of {reference.size_bytes} bytes)",
+            f"{part.stat().st_size} of {reference.size_bytes} bytes)",
             culprit=reference.key,
         ) from error
-    with partial.open("rb") as file:
+    with part.open("rb") as file:
         arrived = hashlib.file_digest(file, "sha256").hexdigest()
     if arrived != reference.sha256:
-        partial.unlink()
+        part.unlink()
         raise CorruptObjectError(
             f"{reference.key} arrived damaged: fetch it again", culprit=reference.key
         )
-    partial.replace(target)
+    part.replace(target)
 
 
-def _fetch_rest(client: Client, reference: "ObjectRef", partial: Path) -> None:
-    """Appends what `partial` lacks."""
+def _fetch_rest(client: Client, reference: "ObjectRef", part: Path) -> None:
+    """Appends what `part` lacks."""
     from demiurge.gateway.v1.gateway_service_pb2 import DownloadAudioRequest
 
-    with partial.open("ab") as file:
+    with part.open("ab") as file:
         if file.tell() > reference.size_bytes:
-            file.truncate(0)
+            file.seek(file.truncate(0))
         request = DownloadAudioRequest(
             key=reference.key, sha256=reference.sha256, offset_bytes=file.tell()
         )
