@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 PIECE_BYTES = 1 << 18
 MAX_VALUE_BYTES = 1 << 22
@@ -77,6 +79,30 @@ def read_columns(file: BinaryIO) -> Iterator[tuple[str, Any]]:
     text.skip()
     if text.next_byte():
         raise NotColumnsError("is not JSON: something follows its end")
+
+
+def numbers(name: str, column: Any, dtype: type) -> Iterator[NDArray[Any]]:
+    """A column of read_columns as 1-D arrays; NotColumnsError unless it is finite numbers."""
+    if not isinstance(column, Iterator):
+        raise NotColumnsError(f"{name} is not a list of numbers")
+    for piece in column:
+        if not set(map(type, piece)) <= {int, float}:
+            raise NotColumnsError(f"{name} holds something other than numbers")
+        with np.errstate(over="ignore"):
+            array: NDArray[Any] = np.asarray(piece, np.float64).astype(dtype)
+        if not np.isfinite(array).all():
+            raise NotColumnsError(f"{name} holds values that are not finite")
+        yield array
+
+
+def strings(name: str, column: Any) -> Iterator[list[str]]:
+    """A column of read_columns as lists; NotColumnsError unless it is strings."""
+    if not isinstance(column, Iterator):
+        raise NotColumnsError(f"{name} is not a list of names")
+    for piece in column:
+        if not set(map(type, piece)) <= {str}:
+            raise NotColumnsError(f"{name} is not a list of names")
+        yield piece
 
 
 class _Text:

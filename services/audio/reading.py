@@ -6,7 +6,7 @@ Ogg are streams without a reliable length: whatever they hold is what they are.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -74,18 +74,24 @@ def is_audio_name(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in AUDIO_EXTENSIONS
 
 
-def read_audio(source: Path | BinaryIO, *, name: str) -> Sound:
+def read_audio(
+    source: Path | BinaryIO, *, name: str, checkpoint: Callable[[], None] = lambda: None
+) -> Sound:
     """Reads a sound whole: WAV, FLAC, OGG, MP3, AIFF of any width and up to 64 channels.
 
     `source` is a path, or a seekable file, which is read from its beginning and left open. The
-    content decides, not the extension. Integers become x / 2^(bits - 1).
+    content decides, not the extension. Integers become x / 2^(bits - 1). `checkpoint` is called at
+    every block and raises to stop.
 
     Raises UnreadableAudioError, naming `name`, for whatever is not sound, is damaged or shorter
     than its header claims, holds no samples, samples that are not finite, or more than MAX_SAMPLES
     over all channels.
     """
     with open_audio(source, name=name, max_samples=MAX_SAMPLES) as stream:
-        blocks = list(stream.blocks())
+        blocks = []
+        for block in stream.blocks():
+            checkpoint()
+            blocks.append(block)
         samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         return Sound(samples, stream.sample_rate_hertz, name)
 

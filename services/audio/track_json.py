@@ -10,13 +10,19 @@ mixed, as they are in published databases.
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.audio.json_columns import NotColumnsError, read_columns, write_columns
+from services.audio.json_columns import (
+    NotColumnsError,
+    numbers,
+    read_columns,
+    strings,
+    write_columns,
+)
 from services.audio.track import DescriptorTrack, Track
 from services.errors import InvalidInputError, SettingsMismatchError
 
@@ -98,8 +104,6 @@ def read_tracks(data: bytes | BinaryIO, *, source: str) -> list[DescriptorTrack]
         # Freed as it goes: all columns beside all rows would be twice the memory.
         column = columns.pop(name)
         _expect_length(name, len(column), frames, source)
-        if not np.isfinite(column).all():
-            raise _refused(source, name, "holds values that are not finite")
         values[:, index] = column
 
     rate = _positive(columns, "_sample_rate", source) or PUBLISHED_SAMPLE_RATE_HERTZ
@@ -135,44 +139,31 @@ def _parsed(file: BinaryIO, source: str) -> dict[str, Any]:
     try:
         for name, column in read_columns(file):
             if name == "_id":
-                columns[name] = _identities(column, source)
+                columns[name] = _identities(strings(name, column))
             elif name == "_sample":
-                columns[name] = _numbers(name, column, source, np.float64)
+                columns[name] = _joined(numbers(name, column, np.float64), np.float64)
             elif name.startswith("_"):
                 columns[name] = column
             else:
-                columns[name] = _numbers(name, column, source, np.float32)
+                columns[name] = _joined(numbers(name, column, np.float32), np.float32)
     except NotColumnsError as error:
         raise InvalidInputError(f"{source}: {error}", culprit=source) from None
     return columns
 
 
-def _numbers(field: str, column: Any, source: str, dtype: type) -> NDArray[Any]:
-    """One column as a 1-D array; what does not fit into `dtype` is infinite."""
-    if not isinstance(column, Iterator):
-        raise _refused(source, field, "is not a list of numbers")
-    pieces: list[NDArray[Any]] = [np.empty(0, dtype)]
-    for piece in column:
-        if not set(map(type, piece)) <= {int, float}:
-            raise _refused(source, field, "holds something other than numbers")
-        with np.errstate(over="ignore"):
-            pieces.append(np.asarray(piece, np.float64).astype(dtype))
-    return np.concatenate(pieces)
+def _joined(pieces: Iterable[NDArray[Any]], dtype: type) -> NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *pieces])
 
 
-def _identities(column: Any, source: str) -> tuple[list[str], NDArray[np.int32]]:
+def _identities(pieces: Iterable[list[str]]) -> tuple[list[str], NDArray[np.int32]]:
     """The names in the order of their first rows, and the index of each row's name."""
-    if not isinstance(column, Iterator):
-        raise _refused(source, "_id", "is not a list of names")
     index_of: dict[str, int] = {}
-    codes = [np.empty(0, np.int32)]
-    for piece in column:
-        if not set(map(type, piece)) <= {str}:
-            raise _refused(source, "_id", "is not a list of names")
-        for name in piece:
-            index_of.setdefault(name, len(index_of))
-        codes.append(np.asarray([index_of[name] for name in piece], np.int32))
-    return list(index_of), np.concatenate(codes)
+    codes = (
+        np.asarray([index_of.setdefault(name, len(index_of)) for name in piece], np.int32)
+        for piece in pieces
+    )
+    joined = _joined(codes, np.int32)
+    return list(index_of), joined
 
 
 def _rows_by_source(

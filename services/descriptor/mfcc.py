@@ -6,6 +6,7 @@ Frames are centred, the edges padded with zeros as librosa does since 0.10.
 https://librosa.org/doc/latest/generated/librosa.feature.mfcc.html
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,8 +15,8 @@ import numpy as np
 import scipy.fft
 import scipy.sparse
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
+from services.descriptor.spool import FloatArray, Spool
 from services.errors import InvalidInputError
 
 # Raised whenever the answer to the same sound and settings changes; stored results carry it.
@@ -31,8 +32,6 @@ FEATURE_NAMES = tuple(f"mfcc{i}" for i in range(3 * COEFFICIENTS))
 # Spectra are reduced to mel bands this many frames at a time: they stay in the processor's cache,
 # and an hour of sound needs no gigabytes for them.
 _BLOCK_FRAMES = 64
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -64,20 +63,29 @@ def extract(samples: FloatArray, settings: ExtractionSettings) -> tuple[FloatArr
     """
     if samples.ndim != 1 or not samples.size:
         raise InvalidInputError(f"samples of shape {samples.shape} are not one channel of sound")
-    mel = _mel_power(samples, settings)
-    if not np.isfinite(mel).all():
-        raise InvalidInputError("samples are too loud to be described; full scale is 1")
-    decibels = librosa.power_to_db(mel, top_db=DYNAMIC_RANGE_DECIBELS)
-    coefficients = librosa.feature.mfcc(S=decibels, n_mfcc=COEFFICIENTS)
-    too_short = deltas_are_zero(coefficients.shape[1])
-    derivatives = [
-        np.zeros_like(coefficients)
-        if too_short
-        else librosa.feature.delta(coefficients, width=DELTA_WIDTH, order=order)
-        for order in (1, 2)
-    ]
-    features = np.concatenate([coefficients, *derivatives]).T
-    return np.ascontiguousarray(features, dtype=np.float32), too_short
+    with Spool(len(FEATURE_NAMES)) as features:
+        extract_blocks([samples], settings, features)
+        return np.concatenate(list(features.rows())), deltas_are_zero(features.frame_count)
+
+
+def extract_blocks(
+    samples: Iterable[FloatArray], settings: ExtractionSettings, features: Spool
+) -> None:
+    """Fills `features` (39 of them) with what `extract` answers, bit for bit, from blocks (n,).
+
+    Memory does not grow with their number. Raises InvalidInputError as `extract` does.
+    """
+    with Spool(MEL_BANDS, features.checkpoint) as decibels:
+        decibels.fill(
+            librosa.power_to_db(mel, top_db=None) for mel in _mel_power(samples, settings)
+        )
+        loudest = np.max([block.max() for block in decibels.blocks()])
+        floor = loudest - np.float32(DYNAMIC_RANGE_DECIBELS)
+        coefficients = (
+            librosa.feature.mfcc(S=np.maximum(block, floor), n_mfcc=COEFFICIENTS)
+            for block in decibels.blocks()
+        )
+        features.fill(_with_derivatives(coefficients, decibels.frame_count))
 
 
 def warm_up() -> None:
@@ -85,19 +93,70 @@ def warm_up() -> None:
     extract(np.zeros(N_FFT * DELTA_WIDTH, dtype=np.float32), ExtractionSettings())
 
 
-def _mel_power(samples: FloatArray, settings: ExtractionSettings) -> FloatArray:
-    """Power in each mel band, (MEL_BANDS, frames): librosa's melspectrogram, framed row by row."""
-    frames = sliding_window_view(np.pad(samples, N_FFT // 2), N_FFT)[:: settings.hop_length]
+def _with_derivatives(coefficients: Iterable[FloatArray], frame_count: int) -> Iterator[FloatArray]:
+    """(13, n) of each block, frame_count in all → (39, m): beside them deltas and delta-deltas.
+
+    A frame waits for the half window that follows it. The first and the last half window of the
+    sound come from a polynomial through its first and last window.
+    """
+    half = DELTA_WIDTH // 2
+    held = np.empty((COEFFICIENTS, 0), np.float32)
+    start = done = 0  # the first frame held, and the first that is still to be given
+    for block in coefficients:
+        if deltas_are_zero(frame_count):
+            yield np.concatenate([block, np.zeros_like(block), np.zeros_like(block)])
+            continue
+        held = np.concatenate([held, block], axis=1)
+        end = start + held.shape[1]
+        ready = end if end == frame_count else end - half
+        if held.shape[1] < DELTA_WIDTH:
+            continue
+        derivatives = [
+            librosa.feature.delta(held, width=DELTA_WIDTH, order=order) for order in (1, 2)
+        ]
+        yield np.concatenate([held, *derivatives])[:, done - start : ready - start]
+        done = ready
+        kept = max(start, min(done - half, frame_count - DELTA_WIDTH))
+        held = held[:, kept - start :]
+        start = kept
+
+
+def _mel_power(samples: Iterable[FloatArray], settings: ExtractionSettings) -> Iterator[FloatArray]:
+    """Power in each mel band, (MEL_BANDS, frames) in blocks: librosa's, framed row by row.
+
+    Raises InvalidInputError where it overflows.
+    """
     # In double precision as librosa does it, so that what is 80 dB down keeps its digits.
     window = librosa.filters.get_window("hann", N_FFT, fftbins=True)
     bands = _mel_bands(settings.sample_rate_hertz)
-    mel = np.empty((MEL_BANDS, len(frames)), dtype=np.float32)
-    with np.errstate(over="ignore"):
-        for start in range(0, len(frames), _BLOCK_FRAMES):
-            stop = start + _BLOCK_FRAMES
-            spectrum = scipy.fft.rfft(frames[start:stop] * window)
-            mel[:, start:stop] = bands @ (spectrum.real**2 + spectrum.imag**2).T
-    return mel
+    for frames in _framed(samples, settings.hop_length):
+        with np.errstate(over="ignore"):
+            spectrum = scipy.fft.rfft(frames * window)
+            power = bands @ (spectrum.real**2 + spectrum.imag**2).T
+            mel = power.astype(np.float32, order="C")
+        if not np.isfinite(mel).all():
+            raise InvalidInputError("samples are too loud to be described; full scale is 1")
+        yield mel
+
+
+def _framed(samples: Iterable[FloatArray], hop_length: int) -> Iterator[FloatArray]:
+    """Frames (_BLOCK_FRAMES or fewer, N_FFT) around every hop-th sample; zeros beyond the ends."""
+    step = _BLOCK_FRAMES * hop_length
+    edge = np.zeros(N_FFT // 2, np.float32)
+    held = edge
+    for block in samples:
+        held = np.concatenate([held, block])
+        start = 0
+        # With all that the next frames skip, so that they begin where `held` does.
+        while len(held) - start >= step + N_FFT:
+            yield sliding_window_view(held[start : start + step + N_FFT - hop_length], N_FFT)[
+                ::hop_length
+            ]
+            start += step
+        held = held[start:]
+    frames = sliding_window_view(np.concatenate([held, edge]), N_FFT)[::hop_length]
+    for first in range(0, len(frames), _BLOCK_FRAMES):
+        yield frames[first : first + _BLOCK_FRAMES]
 
 
 @lru_cache(maxsize=8)

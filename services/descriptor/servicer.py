@@ -2,22 +2,23 @@
 
 import asyncio
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 from demiurge.descriptor.v1 import descriptor_service_pb2 as pb
 from demiurge.descriptor.v1 import descriptor_service_pb2_grpc as pb_grpc
 
-from services.audio.statistics import FeatureStatistics
-from services.audio.track import DescriptorTrack
-from services.audio.track_json import read_tracks, write_tracks
+from services.audio.track_json import write_track
 from services.descriptor import mfcc
-from services.descriptor.extraction import extract_file
+from services.descriptor.description import Description, stored_description
+from services.descriptor.extraction import described
 from services.descriptor.mfcc import ExtractionSettings
 from services.descriptor.settings import DescriptorSettings
-from services.errors import CorruptObjectError, InvalidInputError, NotFoundError
+from services.descriptor.spool import in_temporary_files
+from services.errors import NotFoundError
+from services.runtime.device_queue import Checkpoint, DeviceQueue
 from services.runtime.messages import ref_to_message, statistics_to_message, track_to_message
 from services.runtime.object_store.port import ObjectStore, StoredObject
 
@@ -31,8 +32,9 @@ class DescriptorServicer(pb_grpc.DescriptorServiceServicer):
 
     def __init__(self, settings: DescriptorSettings, store: ObjectStore) -> None:
         self._store = store
-        # Of its own: a thread goes on when its caller leaves, and is only then free for the next.
-        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="descriptor")
+        self._queue = DeviceQueue(
+            settings.queue_capacity, name="descriptor", workers=settings.workers
+        )
 
     async def warm_up(self) -> None:
         """To be awaited before the service says that it is ready."""
@@ -40,7 +42,7 @@ class DescriptorServicer(pb_grpc.DescriptorServiceServicer):
 
     async def shut_down(self) -> None:
         """Returns when the files at work are described; to be called after the last request."""
-        await asyncio.to_thread(self._threads.shutdown)
+        await self._queue.drain()
 
     async def ExtractDescriptors(
         self,
@@ -52,43 +54,50 @@ class DescriptorServicer(pb_grpc.DescriptorServiceServicer):
             request.settings.sample_rate_hertz or ExtractionSettings.sample_rate_hertz,
             request.settings.hop_length_samples or ExtractionSettings.hop_length,
         )
-        # The thread logs with the ids of the call that it works for.
-        run = copy_context().run
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, run, self._describe, request.audio, settings
+        return await self._queue.run(
+            lambda checkpoint: self._describe(request.audio, settings, checkpoint)
         )
 
     def _describe(
-        self, audio: "audio_pb2.ObjectRef", settings: ExtractionSettings
+        self, audio: "audio_pb2.ObjectRef", settings: ExtractionSettings, checkpoint: Checkpoint
     ) -> pb.ExtractDescriptorsResponse:
         source = audio.key.rpartition("/")[2]
         key = descriptor_key(audio.sha256, source, settings)
         try:
             stored = self._store.stat(key)
         except NotFoundError:
-            with self._store.open(audio.key, sha256=audio.sha256) as file:
-                track = extract_file(file, name=source, settings=settings)
-            stored = self._store.put(key, write_tracks([track]))
-        else:
-            track = self._read(stored)
-        return pb.ExtractDescriptorsResponse(
-            track=track_to_message(track, object=stored),
-            object=ref_to_message(stored),
-            statistics=statistics_to_message(FeatureStatistics.of(track)),
-            deltas_are_zero=mfcc.deltas_are_zero(track.frame_count),
-        )
+            with (
+                self._store.open(audio.key, sha256=audio.sha256) as sound,
+                described(
+                    sound, name=source, settings=settings, checkpoint=checkpoint
+                ) as description,
+            ):
+                stored = self._stored(key, description, checkpoint)
+                return _answer(description, stored)
+        with (
+            self._store.open(key, sha256=stored.sha256) as file,
+            stored_description(
+                file, key=key, source=source, settings=settings, checkpoint=checkpoint
+            ) as description,
+        ):
+            return _answer(description, stored)
 
-    def _read(self, stored: StoredObject) -> DescriptorTrack:
-        content = self._store.read(stored.key, sha256=stored.sha256)
-        try:
-            [track] = read_tracks(content, source=stored.key)
-        except (InvalidInputError, ValueError) as error:
-            raise CorruptObjectError(
-                f"{stored.key}: is no longer the descriptor file that was stored; delete it, and "
-                "it is made again",
-                culprit=stored.key,
-            ) from error
-        return track
+    def _stored(self, key: str, description: Description, checkpoint: Checkpoint) -> StoredObject:
+        with tempfile.TemporaryDirectory(prefix="demiurge-descriptor-") as folder:
+            path = Path(folder, "descriptors.json")
+            with in_temporary_files(), path.open("wb") as file:
+                write_track(file, description)
+            checkpoint()
+            return self._store.put(key, path)
+
+
+def _answer(description: Description, stored: StoredObject) -> pb.ExtractDescriptorsResponse:
+    return pb.ExtractDescriptorsResponse(
+        track=track_to_message(description, object=stored),
+        object=ref_to_message(stored),
+        statistics=statistics_to_message(description.statistics()),
+        deltas_are_zero=description.deltas_are_zero,
+    )
 
 
 def descriptor_key(audio_sha256: str, source: str, settings: ExtractionSettings) -> str:

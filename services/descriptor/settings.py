@@ -15,6 +15,9 @@ class DescriptorSettings(ServiceSettings):
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
-        description="Files described at once; each needs memory for the whole decoded sound. "
+        description="Files described at once; each needs some MiB, however long it is. "
         "Unset: one per processor.",
+    )
+    queue_capacity: int = Field(
+        64, ge=0, description="Files that may wait; beyond, callers are told to try again later."
     )

@@ -9,7 +9,7 @@ from demiurge.audio.v1 import audio_pb2
 
 from services.audio.match_table import MatchTable, SourceRef
 from services.audio.statistics import FeatureStatistics
-from services.audio.track import DescriptorTrack
+from services.audio.track import DescriptorTrack, Track
 from services.errors import InvalidInputError, SettingsMismatchError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def source_from_message(message: audio_pb2.ObjectRef) -> SourceRef:
 
 
 def track_to_message(
-    track: DescriptorTrack,
+    track: Track,
     *,
     object: "StoredObject | None" = None,  # noqa: A002 - the field's name
 ) -> audio_pb2.DescriptorTrack:
@@ -51,7 +51,7 @@ def track_to_message(
         framing=audio_pb2.FRAMING_CENTERED,
         source=track.source,
     )
-    if track.values.size * _WIRE_FLOAT.itemsize <= MAX_INLINE_BYTES:
+    if track.frame_count * len(track.feature_names) * _WIRE_FLOAT.itemsize <= MAX_INLINE_BYTES:
         message.values = np.ascontiguousarray(track.values, _WIRE_FLOAT).tobytes()
     elif object is not None:
         message.object.CopyFrom(ref_to_message(object))
@@ -103,7 +103,8 @@ def _stored_track(
         )
     from services.audio.track_json import read_tracks  # noqa: PLC0415 - most services never need it
 
-    tracks = read_tracks(store.read(key, sha256=message.object.sha256), source=key)
+    with store.open(key, sha256=message.object.sha256) as file:
+        tracks = read_tracks(file, source=key)
     found = [track for track in tracks if track.source == message.source] or list(tracks)
     if len(found) != 1:
         raise InvalidInputError(

@@ -2,7 +2,8 @@ import asyncio
 import hashlib
 import io
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from demiurge.descriptor.v1 import descriptor_service_pb2 as pb
 from demiurge.descriptor.v1 import descriptor_service_pb2_grpc as pb_grpc
 
 from services.audio.statistics import FeatureStatistics
-from services.audio.track import DescriptorTrack
 from services.audio.track_json import read_tracks
 from services.descriptor import mfcc, servicer
-from services.descriptor.extraction import extract_file
+from services.descriptor.description import Description
+from services.descriptor.extraction import described, extract_file
 from services.descriptor.mfcc import ExtractionSettings
 from services.descriptor.servicer import DescriptorServicer, descriptor_key
 from services.descriptor.settings import DescriptorSettings
@@ -144,7 +145,7 @@ async def test_what_was_described_once_is_read_and_not_described_again(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("described again")
 
-    monkeypatch.setattr(servicer, "extract_file", refuse)
+    monkeypatch.setattr(servicer, "described", refuse)
 
     assert await stub.ExtractDescriptors(request) == first
 
@@ -171,18 +172,20 @@ async def test_no_more_files_are_described_at_once_than_there_are_workers(
     lock = threading.Lock()
     at_work: list[int] = [0, 0]  # now, and at most
 
-    def counted(*args: Any, **keywords: Any) -> DescriptorTrack:
+    @contextmanager
+    def counted(*args: Any, **keywords: Any) -> Iterator[Description]:
         with lock:
             at_work[0] += 1
             at_work[1] = max(at_work)
         try:
             two_at_work.wait(timeout=30)
-            return extract_file(*args, **keywords)
+            with described(*args, **keywords) as description:
+                yield description
         finally:
             with lock:
                 at_work[0] -= 1
 
-    monkeypatch.setattr(servicer, "extract_file", counted)
+    monkeypatch.setattr(servicer, "described", counted)
     requests = [request_for(store, wav(0.1, seed), f"audio/b/{seed}.wav") for seed in range(6)]
 
     await asyncio.gather(*(service.ExtractDescriptors(request, None) for request in requests))
@@ -197,14 +200,14 @@ async def test_a_worker_whose_caller_left_takes_nothing_new_until_it_is_done(
     go_on = threading.Event()
     begun: list[str] = []
 
-    def held(*args: Any, name: str, **keywords: Any) -> DescriptorTrack:
+    def held(*args: Any, name: str, **keywords: Any) -> AbstractContextManager[Description]:
         begun.append(name)
         if len(begun) <= 2:
             both_at_work.wait(timeout=30)
             assert go_on.wait(30)
-        return extract_file(*args, name=name, **keywords)
+        return described(*args, name=name, **keywords)
 
-    monkeypatch.setattr(servicer, "extract_file", held)
+    monkeypatch.setattr(servicer, "described", held)
     leaving = [
         asyncio.ensure_future(
             service.ExtractDescriptors(
