@@ -18,6 +18,8 @@ class Ground:
     store: ObjectStore
     own_address: str = ""
     """host:port of this process's own server, where it serves every noun; set once it is bound."""
+    lasting: bool = False
+    """Whether this process serves until it is told to stop, not only for the length of a verb."""
 
     def address_of(self, noun: str) -> str:
         """host:port of a service: as set, or this process's own.
@@ -129,6 +131,8 @@ def _gateway(ground: Ground) -> Registration:
     from demiurge.gateway.v1.gateway_service_pb2_grpc import add_PipelineServiceServicer_to_server
 
     from services.gateway.audio_library import AudioLibrary
+    from services.gateway.live import LiveRuns
+    from services.gateway.patience import Patience
     from services.gateway.peers import Peers
     from services.gateway.pipeline import Pipeline
     from services.gateway.run_store import RunStore
@@ -137,14 +141,20 @@ def _gateway(ground: Ground) -> Registration:
     from services.gateway.settings import GatewaySettings
 
     settings = load(GatewaySettings)
-    peers = Peers(ground.address_of, ground.runtime, settings.call_timeout_seconds)
+    patience = Patience(settings.patience_seconds)
+    peers = Peers(ground.address_of, ground.runtime, settings.call_timeout_seconds, patience)
     library = AudioLibrary(
         ground.store, max_upload_bytes=settings.max_upload_bytes, uploads=settings.uploads
     )
     records = RunStore(ground.store)
-    pipeline = Pipeline(ground.store, records, peers, concurrency=settings.concurrency)
-    runs = Runs(records, library, peers, pipeline)
+    live = LiveRuns(records, lease_seconds=settings.lease_seconds)
+    pipeline = Pipeline(ground.store, records, peers, patience, concurrency=settings.concurrency)
+    runs = Runs(records, live, library=library, peers=peers, pipeline=pipeline, patience=patience)
     servicer = GatewayServicer(runs, library, upload_idle_seconds=settings.upload_idle_seconds)
+
+    async def warm_up() -> None:
+        if settings.resume_runs and ground.lasting:
+            runs.resume()
 
     async def shut_down() -> None:
         await runs.close()
@@ -153,6 +163,7 @@ def _gateway(ground: Ground) -> Registration:
     return Registration(
         "demiurge.gateway.v1.PipelineService",
         lambda server: add_PipelineServiceServicer_to_server(servicer, server),
+        warm_up=warm_up,
         drain=runs.drain,
         shut_down=shut_down,
     )

@@ -42,7 +42,7 @@ async def serve_one(noun: str) -> None:
 
     runtime = load(RuntimeSettings)
     configure_logging(runtime)
-    ground = Ground(runtime, open_store(runtime))
+    ground = Ground(runtime, open_store(runtime), lasting=True)
     if noun == "gateway":
         # An address that is missing is better known before the first run.
         for peer in NOUNS:

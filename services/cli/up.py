@@ -43,7 +43,7 @@ async def serve_all() -> None:
     running = found(folder, runtime)
     if running and running.lasting:
         raise ConflictError(f"all services run already, at {running.address}")
-    ground = Ground(runtime, open_store(runtime))
+    ground = Ground(runtime, open_store(runtime), lasting=True)
     # The index first: whether it is free is known at once, and the others take seconds to load.
     order = sorted(NOUNS, key=lambda noun: noun != "query")
     registrations = [build(noun, ground) for noun in order]

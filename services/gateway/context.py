@@ -2,17 +2,22 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 from demiurge.gateway.v1.gateway_service_pb2 import RunSpec
 from demiurge.gateway.v1.run_record_pb2 import Snapshot
 from google.protobuf.message import Message
 
+from services.gateway.patience import Patience
 from services.gateway.peers import Peers
-from services.gateway.standing import objects_stand
+from services.gateway.standing import objects_stand, references
 from services.runtime.object_store.port import ObjectStore
 
 Output = TypeVar("Output", bound=Message)
+
+# Objects looked up in one go of a thread: between them a cancelled run stops.
+LOOKED_UP_AT_ONCE = 32
 
 
 class Advance(Protocol):
@@ -31,6 +36,7 @@ class RunContext:
     snapshot: Snapshot
     peers: Peers
     store: ObjectStore
+    patience: Patience
     concurrency: int
     outputs: dict[type[Message], Message] = field(default_factory=dict)
 
@@ -43,7 +49,12 @@ class RunContext:
 
 async def output_stands(context: RunContext, output: Message) -> bool:
     """Whether all objects that a stage left are still there."""
-    return await objects_stand(context.store, output)
+    left = list(references(output))
+    for start in range(0, len(left), LOOKED_UP_AT_ONCE):
+        some = left[start : start + LOOKED_UP_AT_ONCE]
+        if not await context.patience.stored(partial(objects_stand, context.store, some)):
+            return False
+    return True
 
 
 @dataclass(frozen=True)

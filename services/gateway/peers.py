@@ -13,7 +13,14 @@ from demiurge.query.v1.query_service_pb2_grpc import QueryServiceStub
 from demiurge.synth.v1.synth_service_pb2_grpc import SynthServiceStub
 from google.protobuf.message import Message
 
-from services.errors import BusyError, TimeExceededError
+from services.errors import (
+    BusyError,
+    CancelledError,
+    ConfigurationError,
+    TimeExceededError,
+    UnavailableError,
+)
+from services.gateway.patience import Patience
 from services.runtime.channels import open_channel
 from services.runtime.settings import RuntimeSettings
 from services.runtime.status import error_from_rpc
@@ -30,6 +37,7 @@ Response = TypeVar("Response")
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
+NOUNS = ("synth", "descriptor", "predictor", "query", "playback")
 
 
 class Peers:
@@ -39,11 +47,16 @@ class Peers:
     """
 
     def __init__(
-        self, address_of: Callable[[str], str], settings: RuntimeSettings, timeout_seconds: float
+        self,
+        address_of: Callable[[str], str],
+        settings: RuntimeSettings,
+        timeout_seconds: float,
+        patience: Patience,
     ) -> None:
         self._address_of = address_of
         self._settings = settings
         self._timeout_seconds = timeout_seconds
+        self._patience = patience
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     @property
@@ -82,7 +95,24 @@ class Peers:
             self._channels[noun] = open_channel(address, self._settings, noun=noun)
         return self._channels[noun]
 
+    def known(self) -> bool:
+        """Whether all addresses are known: this process may still be on its way to its own."""
+        try:
+            for noun in NOUNS:
+                self._address_of(noun)
+        except ConfigurationError:
+            return False
+        return True
+
     async def call(self, method: Callable[..., Awaitable[Response]], request: Request) -> Response:
+        """One unary call of a run, as by `ask`; a service that is away for a while is waited for.
+
+        Raises UnavailableError, naming the service, when it stays away.
+        """
+        what = f"the {_noun(request)} service"
+        return await self._patience.ride_out(lambda: self.ask(method, request), what)
+
+    async def ask(self, method: Callable[..., Awaitable[Response]], request: Request) -> Response:
         """One unary call, at most DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS long.
 
         A busy service is asked again after a growing pause; whatever else goes wrong is raised as
@@ -97,13 +127,23 @@ class Peers:
             except grpc.aio.AioRpcError as failure:
                 error = error_from_rpc(failure)
                 if isinstance(error, TimeExceededError):
+                    noun = _noun(request)
                     raise TimeExceededError(
-                        f"{request.DESCRIPTOR.full_name}: no answer within "
-                        f"{self._timeout_seconds:g} s: look at the service's log, or raise "
-                        "DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS"
+                        f"the {noun} service did not answer {request.DESCRIPTOR.name} within "
+                        f"{self._timeout_seconds:g} s: look at its log and its load; if it only "
+                        "needs longer, raise DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS",
+                        culprit=noun,
                     ) from failure
+                if isinstance(error, CancelledError):
+                    # Not by us, or it would be asyncio's own: the service is stopping.
+                    raise UnavailableError(error.message, culprit=error.culprit) from failure
                 if not isinstance(error, BusyError):
                     raise error from failure
             # Full jitter keeps callers that were refused together from coming back together.
             await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret depends on it
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _noun(request: Message) -> str:
+    """Whose request it is, by its package: demiurge.<noun>.v1."""
+    return request.DESCRIPTOR.full_name.split(".")[1]

@@ -1,8 +1,9 @@
 """The pipeline: six stages, each a function of what came before, each leaving a marker."""
 
-import asyncio
 from collections.abc import Callable
+from functools import partial
 
+import structlog
 from demiurge.audio.v1.audio_pb2 import MatchTable
 from demiurge.gateway.v1.gateway_service_pb2 import Run, RunResult, State
 from demiurge.gateway.v1.gateway_service_pb2 import Stage as StageMessage
@@ -13,14 +14,18 @@ from demiurge.gateway.v1.run_record_pb2 import (
     PredictedTracks,
     RunRecord,
 )
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.message import Message
 
+from services.errors import CorruptObjectError
 from services.gateway.context import RunContext, Stage
+from services.gateway.patience import Patience, in_thread
 from services.gateway.peers import Peers
-from services.gateway.run_store import RunStore
+from services.gateway.run_store import RunStore, now
 from services.gateway.stages import extract, generate, index, match, predict, render
-from services.gateway.standing import objects_stand
+from services.gateway.standing import objects_stand, references
 from services.runtime.object_store.port import ObjectStore
+
+logger = structlog.get_logger(__name__)
 
 STAGES = (
     Stage("generate", Material, generate.run, generate.items),
@@ -30,13 +35,6 @@ STAGES = (
     Stage("match", MatchTable, match.run, match.items),
     Stage("render", RunResult, render.run, render.items),
 )
-
-
-def now() -> Timestamp:
-    """The time as a message."""
-    timestamp = Timestamp()
-    timestamp.GetCurrentTime()
-    return timestamp
 
 
 def new_run(record: RunRecord) -> Run:
@@ -55,31 +53,56 @@ class Pipeline:
     """Works through the stages of a run, but for those that left markers which still hold."""
 
     def __init__(
-        self, store: ObjectStore, runs: RunStore, peers: Peers, *, concurrency: int
+        self,
+        store: ObjectStore,
+        runs: RunStore,
+        peers: Peers,
+        patience: Patience,
+        *,
+        concurrency: int,
     ) -> None:
         self._store = store
         self._runs = runs
         self._peers = peers
+        self._patience = patience
         self._concurrency = concurrency
 
     async def execute(self, record: RunRecord, run: Run, changed: Callable[[], None]) -> None:
-        """Takes `run` to its result, keeping its stages up to date; `changed()` at each change."""
-        context = RunContext(
-            run_id=record.id,
-            spec=record.spec,
-            snapshot=record.snapshot,
-            peers=self._peers,
-            store=self._store,
-            concurrency=self._concurrency,
-        )
-        run.state = State.STATE_RUNNING
-        for number in range(len(STAGES)):
-            await self._execute_stage(number, context, run, changed)
-        run.result.CopyFrom(context.output(RunResult))
+        """Takes `run` to its result, keeping its stages up to date; `changed()` at each change.
+
+        Damaged objects that the run itself made are removed and made again, each once.
+        """
+        beginning = Run()
+        beginning.CopyFrom(run)
+        mended: set[str] = set()
+        while True:
+            context = RunContext(
+                run_id=record.id,
+                spec=record.spec,
+                snapshot=record.snapshot,
+                peers=self._peers,
+                store=self._store,
+                patience=self._patience,
+                concurrency=self._concurrency,
+            )
+            run.CopyFrom(beginning)
+            run.state = State.STATE_RUNNING
+            try:
+                for number in range(len(STAGES)):
+                    await self._execute_stage(number, context, run, changed)
+            except CorruptObjectError as error:
+                if error.culprit in mended or error.culprit not in made_by_run(context):
+                    raise
+                logger.warning("damaged, and made again", key=error.culprit, error=error.message)
+                mended.add(error.culprit)
+                await self._patience.stored(partial(self._store.delete, error.culprit))
+                continue
+            run.result.CopyFrom(context.output(RunResult))
+            return
 
     async def stands(self, ended: Run) -> bool:
         """Whether the piece of a run that succeeded is still there."""
-        return await objects_stand(self._store, ended.result)
+        return await in_thread(partial(objects_stand, self._store, list(references(ended.result))))
 
     async def _execute_stage(
         self, number: int, context: RunContext, run: Run, changed: Callable[[], None]
@@ -93,10 +116,11 @@ class Pipeline:
         progress.state = State.STATE_RUNNING
         progress.start_time.CopyFrom(now())
         changed()
-        output = await asyncio.to_thread(self._runs.marker, run.id, number, stage.output())
+        output = await self._marker(number, context)
         if output is None or not await stage.stands(context, output):
             output = await stage.run(context, advance)
-            await asyncio.to_thread(self._runs.save_marker, run.id, number, output)
+            save = partial(self._runs.save_marker, run.id, number, output)
+            await context.patience.stored(save)
         context.outputs[stage.output] = output
         if isinstance(output, Descriptions | PredictedTracks):
             run.skipped.extend(output.skipped)
@@ -104,3 +128,21 @@ class Pipeline:
         progress.state = State.STATE_SUCCEEDED
         progress.end_time.CopyFrom(now())
         changed()
+
+    async def _marker(self, number: int, context: RunContext) -> Message | None:
+        """What the stage left, None if it is to be done: a marker can always be made again."""
+        output = STAGES[number].output()
+        try:
+            return await context.patience.stored(
+                partial(self._runs.marker, context.run_id, number, output)
+            )
+        except CorruptObjectError as error:
+            logger.warning("stage done again", stage=STAGES[number].name, error=error.message)
+            return None
+
+
+def made_by_run(context: RunContext) -> set[str]:
+    """Keys of what the stages so far made: all that they tell of, but for what was given."""
+    given = {each.key for each in references(context.snapshot)}
+    outputs = context.outputs.values()
+    return {each.key for output in outputs for each in references(output)} - given

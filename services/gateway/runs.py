@@ -1,256 +1,313 @@
 """Runs as resources: created once for the same request and inputs, watched, cancelled, resumed."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from functools import partial
 
-import grpc
 import structlog
-from demiurge.gateway.v1.gateway_service_pb2 import Failure, Run, RunSpec, State
+from demiurge.gateway.v1.gateway_service_pb2 import Run, RunSpec, State
 from demiurge.gateway.v1.run_record_pb2 import RunRecord
 
-from services.errors import DemiurgeError, InvalidInputError, UnavailableError
+from services.errors import DemiurgeError, NotFoundError, NotReadyError, UnavailableError
+from services.gateway.active_run import ActiveRun
 from services.gateway.audio_library import AudioLibrary
+from services.gateway.ends import (
+    ENDED,
+    conclude,
+    fail,
+    failure_of,
+    interrupted,
+    interruption,
+)
+from services.gateway.live import BEAT_SECONDS, LiveRuns
+from services.gateway.patience import Patience, in_thread
 from services.gateway.peers import Peers
-from services.gateway.pipeline import Pipeline, new_run, now
-from services.gateway.run_store import RunStore
+from services.gateway.pipeline import Pipeline, new_run
+from services.gateway.run_store import RunStore, now
 from services.gateway.snapshot import run_id, take_snapshot
+from services.gateway.stored_runs import StoredRuns
 from services.runtime.call import Call, serving
-from services.runtime.status import code_of
 
 logger = structlog.get_logger(__name__)
 
-ENDED = {State.STATE_SUCCEEDED, State.STATE_FAILED, State.STATE_CANCELLED}
-
-
-@dataclass(eq=False)
-class ActiveRun:
-    """A run at work in this process: `work` makes the piece, `end` records how that went."""
-
-    run: Run
-    work: "asyncio.Task[None]" = field(init=False)
-    end: "asyncio.Task[None]" = field(init=False)
-    watchers: set[asyncio.Event] = field(default_factory=set)
-
-    def changed(self) -> None:
-        """Dates the change, and tells everyone who watches."""
-        self.run.update_time.CopyFrom(now())
-        self.tell()
-
-    def tell(self) -> None:
-        """Wakes everyone who watches."""
-        for watcher in self.watchers:
-            watcher.set()
+# CancelRun answers within a second, recorded or not: the store may be away.
+PROMPT_SECONDS = 0.9
+# What a stop of this gateway leaves to stores that hang.
+CLOSING_SECONDS = 5.0
+# Looking for interrupted runs is to be a small part of the gateway's time.
+SEARCH_SHARE = 0.1
 
 
 class Runs:
     """All runs of the store; those at work here, live."""
 
     def __init__(
-        self, runs: RunStore, library: AudioLibrary, peers: Peers, pipeline: Pipeline
+        self,
+        records: RunStore,
+        live: LiveRuns,
+        *,
+        library: AudioLibrary,
+        peers: Peers,
+        pipeline: Pipeline,
+        patience: Patience,
     ) -> None:
-        self._runs = runs
+        self._records = records
+        self._live = live
+        self._stored = StoredRuns(records, live)
         self._library = library
         self._peers = peers
         self._pipeline = pipeline
+        self._patience = patience
         self._active: dict[str, ActiveRun] = {}
-        # Held while stored runs are read, too: one that is just beginning looks interrupted.
-        self._records = asyncio.Lock()
-        self._draining = False
+        # Runs at work elsewhere that were created here, too: taken over if that gateway stops.
+        self._followed: dict[str, asyncio.Task[None]] = {}
+        self._resuming: asyncio.Task[None] | None = None
+        # Held while a run begins or is deleted, so that it does so once.
+        self._beginning = asyncio.Lock()
+        self._draining = asyncio.Event()
         self._closing = False
 
     async def create(self, spec: RunSpec) -> Run:
         """Starts the run that `spec` is over what is there now, or attaches to it, or resumes it.
 
-        A run whose piece was deleted is run again.
+        A run at work at another gateway goes on there, and here if that one stops. A run whose
+        piece was deleted is run again.
 
         Raises what taking the snapshot raises; nothing is written then.
         """
         snapshot = await take_snapshot(spec, self._library, self._peers)
         name = run_id(spec, snapshot)
-        async with self._records:
-            if name in self._active:
-                return self._active[name].run
-            ended = await asyncio.to_thread(self._runs.end, name)
-            if (
-                ended is not None
-                and ended.state == State.STATE_SUCCEEDED
-                and await self._pipeline.stands(ended)
-            ):
-                return ended
-            record = RunRecord(id=name, spec=spec, snapshot=snapshot, create_time=now())
-            return self._start(await asyncio.to_thread(self._runs.begin, record))
+        record = RunRecord(id=name, spec=spec, snapshot=snapshot, create_time=now())
+        while (active := self._active.get(name)) and active.stopping:
+            await asyncio.wait([active.end])
+        # Whoever asked may be gone, but a run half begun would look interrupted.
+        return await asyncio.shield(asyncio.create_task(self._created(record)))
 
     async def get(self, name: str) -> Run:
         """The run as it stands; NotFoundError, naming it, if there is none."""
-        async with self._records:
-            if name in self._active:
-                return self._active[name].run
-            return await asyncio.to_thread(self._stored, name)
+        active = self._active.get(name)
+        run = active.run if active else await asyncio.to_thread(self._stored.run, name)
+        # It may have begun here meanwhile.
+        active = self._active.get(name)
+        return active.run if active else run
 
-    async def page(self, after: str, size: int) -> tuple[list[Run], str]:
-        """Runs, newest first, from the one after id `after` on; and the id to go on from.
+    async def page(self, token: str, size: int) -> tuple[list[Run], str]:
+        """Runs, newest first, from `token` on, and the token to go on from.
 
-        Damaged ones are logged and left out. Raises InvalidInputError if `after` is no run.
+        Damaged ones are logged and left out. Raises InvalidInputError if `token` is none.
         """
-        async with self._records:
-            runs = await asyncio.to_thread(self._all_stored, set(self._active))
-            runs += [active.run for active in self._active.values()]
-        runs.sort(key=lambda run: (run.create_time.ToNanoseconds(), run.id), reverse=True)
-        ids = [run.id for run in runs]
-        if after and after not in ids:
-            raise InvalidInputError(f"{after!r} is no page token", culprit="page_token")
-        start = ids.index(after) + 1 if after else 0
-        page = runs[start : start + size]
-        return page, page[-1].id if start + size < len(runs) else ""
+        runs, following = await asyncio.to_thread(self._stored.page, token, size)
+        here = {name: active.run for name, active in self._active.items()}
+        return [here.get(run.id, run) for run in runs], following
 
     async def watch(self, name: str) -> AsyncIterator[Run]:
-        """The run now and at every change, the last time as it ended.
+        """The run now and at every change, the last time as it ended, wherever it is at work.
 
         Raises UnavailableError when the gateway drains: to watch is no work that a stop waits for.
         """
-        run = await self.get(name)
-        active = self._active.get(name)
-        if active is None:
-            yield run
-            return
-        event = asyncio.Event()
-        active.watchers.add(event)
-        try:
-            while True:
-                event.clear()
-                shown = active.run
-                yield shown
-                # Not active.run: it may have ended while this was on its way.
-                if shown.state in ENDED:
-                    return
-                if self._draining:
-                    raise UnavailableError(
-                        f"this gateway is stopping: watch run {name} again once it is back"
-                    )
-                await event.wait()
-        finally:
-            active.watchers.discard(event)
+        shown: Run | None = None
+        while True:
+            if active := self._active.get(name):
+                async for run in active.states():
+                    yield run
+                    if run.state not in ENDED:
+                        self._refuse_while_draining(name)
+                return
+            run = await self.get(name)
+            taken_up = interrupted(run) and (name in self._followed or self._resuming)
+            if run != shown and not taken_up:
+                shown = run
+                yield run
+            if run.state in ENDED and not taken_up:
+                return
+            self._refuse_while_draining(name)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._draining.wait(), BEAT_SECONDS)
 
     async def cancel(self, name: str) -> Run:
-        """Stops the run, if it is at work here; returns how it stands."""
-        active = self._active.get(name)
-        if active is None:
-            return await self.get(name)
-        active.work.cancel()
-        await asyncio.wait([active.end])
-        return active.run
+        """Stops the run, wherever it is at work; returns how it stands."""
+        if active := self._active.get(name):
+            active.work.cancel()
+            active.beat.cancel()
+            # Another gateway may be at work on it, too, if both were asked at once.
+            asked = asyncio.create_task(self._ask_to_cancel(name))
+            await asyncio.wait([active.end, asked], timeout=PROMPT_SECONDS)
+            return active.ended or active.run
+        run = await self.get(name)
+        if run.state in ENDED and not interrupted(run):
+            return run
+        await asyncio.to_thread(self._records.ask_to_cancel, name)
+        # The other gateway looks at each beat, unless it is gone.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._live.lease_seconds + BEAT_SECONDS):
+                async for run in self.watch(name):  # noqa: B007 - the last one is wanted
+                    pass
+        return run
+
+    async def delete(self, name: str) -> None:
+        """Removes the run with its piece; NotReadyError, naming it, while it is at work."""
+        async with self._beginning:
+            elsewhere = await asyncio.to_thread(self._live.at_work, name)
+            if elsewhere or name in self._active:
+                raise NotReadyError(f"run {name} is at work: cancel it first", culprit=name)
+            await asyncio.to_thread(self._records.delete, name)
+
+    def resume(self) -> None:
+        """From now on takes up, unasked, what is interrupted."""
+        self._resuming = asyncio.create_task(self._take_up_all())
 
     def drain(self) -> None:
-        """Sends those away who watch; the runs go on."""
-        self._draining = True
+        """Sends those away who watch, and takes nothing up any more; the runs go on."""
+        self._draining.set()
+        for task in (*self._followed.values(), self._resuming):
+            if task:
+                task.cancel()
         for active in self._active.values():
             active.tell()
 
     async def close(self) -> None:
         """Interrupts all runs; they resume from what they finished."""
+        self.drain()
         self._closing = True
         active = list(self._active.values())
         for each in active:
             each.work.cancel()
         if active:
-            await asyncio.wait([each.end for each in active])
+            _, hanging = await asyncio.wait([each.end for each in active], timeout=CLOSING_SECONDS)
+            for end in hanging:
+                end.cancel()
+            if hanging:
+                await asyncio.wait(hanging, timeout=BEAT_SECONDS)
 
-    def _start(self, record: RunRecord) -> Run:
+    def _refuse_while_draining(self, name: str) -> None:
+        if self._draining.is_set():
+            raise UnavailableError(
+                f"this gateway is stopping: watch run {name} again once it is back"
+            )
+
+    async def _created(self, record: RunRecord) -> Run:
+        name = record.id
+        async with self._beginning:
+            if active := self._active.get(name):
+                return active.run
+            found = await asyncio.to_thread(self._stored.found, name)
+            if found and found.state not in ENDED:
+                if name not in self._followed:
+                    self._followed[name] = asyncio.create_task(self._follow(name))
+                return found
+            succeeded = found is not None and found.state == State.STATE_SUCCEEDED
+            if found and succeeded and await self._pipeline.stands(found):
+                return found
+            return await self._begin(record)
+
+    async def _begin(self, record: RunRecord) -> Run:
+        """Sets to work; live first, so that nobody takes it for interrupted."""
+        try:
+            with suppress(UnavailableError):
+                await asyncio.to_thread(self._live.claim, new_run(record))
+            record = await asyncio.to_thread(self._records.begin, record)
+        except BaseException:
+            await self._release(record.id)
+            raise
         active = self._active[record.id] = ActiveRun(new_run(record))
         # A run outlives the call that created it, and so must not inherit its deadline.
         with serving(Call(record.id)):
             active.work = asyncio.create_task(
                 self._pipeline.execute(record, active.run, active.changed)
             )
+            active.beat = asyncio.create_task(self._beat(active))
             active.end = asyncio.create_task(self._end(active))
         return active.run
 
+    async def _beat(self, active: ActiveRun) -> None:
+        """Tells other gateways how the run stands, and hears if one was told to cancel it."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            run = Run()
+            run.CopyFrom(active.run)
+            try:
+                await in_thread(partial(self._live.beat, run))
+                if await in_thread(partial(self._records.asked_to_cancel, run.id)):
+                    active.work.cancel()
+            except DemiurgeError as error:
+                logger.info("no beat", run_id=run.id, error=error.message)
+
     async def _end(self, active: ActiveRun) -> None:
-        """Records how the run ends, and only then lets it be seen. Nothing cancels this."""
+        """Records how the run ends, and only then lets it be seen."""
         await asyncio.wait([active.work])
+        active.beat.cancel()
+        await asyncio.wait([active.beat])
         ended = Run()
         ended.CopyFrom(active.run)
         ended.update_time.CopyFrom(now())
         conclude(ended, active.work, cancelled=not self._closing)
+        active.ended = ended
         try:
             # A run that the gateway leaves lying has not ended.
             if not (self._closing and active.work.cancelled()):
-                await asyncio.to_thread(self._runs.save_end, ended)
+                await self._patience.stored(partial(self._records.save_end, ended))
+        except UnavailableError as error:
+            logger.warning("end not recorded", run_id=ended.id, error=error.message)
+            fail(ended, interruption())
         except Exception as error:
             logger.exception("run could not be recorded", run_id=ended.id)
             fail(ended, failure_of(error))
-        active.run = ended
-        del self._active[ended.id]
-        active.tell()
+        finally:
+            await self._release(ended.id)
+            active.run = ended
+            del self._active[ended.id]
+            active.tell()
 
-    def _all_stored(self, but: set[str]) -> list[Run]:
-        runs = []
-        for name in self._runs.ids():
-            if name in but:
-                continue
+    async def _ask_to_cancel(self, name: str) -> None:
+        with suppress(DemiurgeError):
+            await in_thread(partial(self._records.ask_to_cancel, name))
+
+    async def _release(self, name: str) -> None:
+        with suppress(DemiurgeError):
+            await in_thread(partial(self._live.release, name))
+
+    async def _follow(self, name: str) -> None:
+        """Takes the run over if the gateway that is at work on it stops before it ends."""
+        try:
+            while name not in self._active:
+                await asyncio.sleep(BEAT_SECONDS)
+                try:
+                    run = await asyncio.to_thread(self._stored.run, name)
+                    if interrupted(run):
+                        await self._take_up(name)
+                    elif run.state in ENDED:
+                        return
+                except NotFoundError:
+                    return
+                except DemiurgeError as error:
+                    logger.warning("waiting", for_=f"run {name}", error=error.message)
+        finally:
+            del self._followed[name]
+
+    async def _take_up_all(self) -> None:
+        """Takes up interrupted runs, again and again."""
+        while True:
+            begin = time.monotonic()
             try:
-                runs.append(self._stored(name))
+                # Before the first run is taken up, the addresses of all services must be known.
+                if self._peers.known():
+                    for name in await asyncio.to_thread(lambda: list(self._records.unended())):
+                        await self._take_up(name)
             except DemiurgeError as error:
-                logger.warning("run left out", run_id=name, error=error.message)
-        return runs
+                logger.warning("interrupted runs wait", error=error.message)
+            except Exception:
+                logger.exception("interrupted runs wait")
+            took = time.monotonic() - begin
+            await asyncio.sleep(max(BEAT_SECONDS, took / SEARCH_SHARE))
 
-    def _stored(self, name: str) -> Run:
-        ended = self._runs.end(name)
-        if ended is not None:
-            return ended
-        run = new_run(self._runs.request(name))
-        fail(run, interruption())
-        return run
-
-
-def conclude(run: Run, work: "asyncio.Task[None]", *, cancelled: bool) -> None:
-    """Gives `run` the end that its work came to; a stop is `cancelled`, or else interrupted."""
-    log = logger.bind(run_id=run.id)
-    if work.cancelled():
-        log.info("run cancelled" if cancelled else "run interrupted")
-        if cancelled:
-            stop(run, State.STATE_CANCELLED)
-        else:
-            fail(run, interruption())
-        return
-    error = work.exception()
-    if error is None:
-        run.state = State.STATE_SUCCEEDED
-        log.info("run succeeded")
-    else:
-        fail(run, failure_of(error))
-        defect = None if isinstance(error, DemiurgeError) else error
-        log.warning("run failed", error=run.failure.message, exc_info=defect)
-
-
-def stop(run: Run, state: State.ValueType) -> None:
-    """Ends `run`, and the stage that was at work."""
-    run.state = state
-    for stage in run.stages:
-        if stage.state == State.STATE_RUNNING:
-            stage.state = state
-
-
-def fail(run: Run, failure: Failure) -> None:
-    """Ends `run` by a failure."""
-    stop(run, State.STATE_FAILED)
-    run.ClearField("result")
-    run.failure.CopyFrom(failure)
-
-
-def failure_of(error: BaseException) -> Failure:
-    """The error as runs tell it; what nobody foresaw is for the log alone."""
-    if not isinstance(error, DemiurgeError):
-        error = DemiurgeError("a defect: see the gateway's log")
-    return Failure(code=code_of(error).value[0], reason=error.reason, message=error.message)
-
-
-def interruption() -> Failure:
-    """What is told of a run whose gateway is no more."""
-    return Failure(
-        code=grpc.StatusCode.UNAVAILABLE.value[0],
-        reason="INTERRUPTED",
-        message="the gateway stopped before the run ended: create the run again, and it resumes "
-        "from what it had finished",
-    )
+    async def _take_up(self, name: str) -> None:
+        """Resumes a run that is interrupted; others are left as they are."""
+        async with self._beginning:
+            if name in self._active:
+                return
+            found = await asyncio.to_thread(self._stored.found, name)
+            if found and interrupted(found):
+                logger.info("run taken up", run_id=name)
+                await self._begin(await asyncio.to_thread(self._records.request, name))

@@ -61,6 +61,13 @@ class GatewayServicer(PipelineServiceServicer):
         """Stops a run."""
         return messages.CancelRunResponse(run=await self._runs.cancel(request.run_id))
 
+    async def DeleteRun(
+        self, request: messages.DeleteRunRequest, context: Context
+    ) -> messages.DeleteRunResponse:
+        """Removes a run and its piece."""
+        await self._runs.delete(request.run_id)
+        return messages.DeleteRunResponse()
+
     async def UploadAudio(
         self, request_iterator: AsyncIterator[messages.UploadAudioRequest], context: Context
     ) -> messages.UploadAudioResponse:

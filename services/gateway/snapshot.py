@@ -75,7 +75,7 @@ async def _prediction_files(spec: RunSpec, library: AudioLibrary) -> list[Object
 async def _model(peers: Peers, model_id: str, family: ModelFamily.ValueType) -> Model:
     # Two families may share an id.
     request = GetModelRequest(model_id=model_id, family=family)
-    return (await peers.call(peers.synth.GetModel, request)).model
+    return (await peers.ask(peers.synth.GetModel, request)).model
 
 
 def _check_pair(unagan: Model, melgan: Model) -> None:
@@ -91,7 +91,7 @@ def _check_pair(unagan: Model, melgan: Model) -> None:
 
 async def _predictor(spec: RunSpec, sounds: int, peers: Peers) -> Predictor:
     request = GetPredictorRequest(predictor_id=spec.prediction.predictor_id)
-    predictor = (await peers.call(peers.predictor.GetPredictor, request)).predictor
+    predictor = (await peers.ask(peers.predictor.GetPredictor, request)).predictor
     settings = (
         ("sample_rate_hertz", spec.extraction.sample_rate_hertz or PUBLISHED_SAMPLE_RATE_HERTZ),
         ("hop_length_samples", spec.extraction.hop_length_samples or PUBLISHED_HOP_LENGTH_SAMPLES),

@@ -1,20 +1,12 @@
 """Whether what a message tells of is still there: markers outlive objects that someone deleted."""
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from demiurge.audio.v1.audio_pb2 import ObjectRef
 from google.protobuf.message import Message
 
 from services.errors import NotFoundError
 from services.runtime.object_store.port import ObjectStore
-
-
-async def objects_stand(store: ObjectStore, message: Message) -> bool:
-    """Whether the store has every object that `message` refers to, with that content."""
-    return await asyncio.to_thread(
-        lambda: all(_stands(store, reference) for reference in references(message))
-    )
 
 
 def references(message: Message) -> Iterator[ObjectRef]:
@@ -27,6 +19,11 @@ def references(message: Message) -> Iterator[ObjectRef]:
             continue
         for part in [value] if isinstance(value, Message) else value:
             yield from references(part)
+
+
+def objects_stand(store: ObjectStore, references: Iterable[ObjectRef]) -> bool:
+    """Whether the store has every object that is referred to, with that content; blocking."""
+    return all(_stands(store, reference) for reference in references)
 
 
 def _stands(store: ObjectStore, reference: ObjectRef) -> bool:

@@ -24,6 +24,7 @@ from services.runtime.settings import RuntimeSettings
 # Servers allow pings every MIN_PING_INTERVAL_SECONDS, and hang up on clients that send more.
 KEEPALIVE_SECONDS = 30
 KEEPALIVE_TIMEOUT_SECONDS = 10
+MAX_RECONNECT_SECONDS = 5
 SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
@@ -87,6 +88,8 @@ def channel_options(settings: RuntimeSettings) -> _Options:
         ("grpc.enable_retries", 1),
         # Requests beyond this are not retried, and the default is less than one inline track.
         ("grpc.per_rpc_retry_buffer_size", settings.max_message_bytes),
+        # gRPC's own is two minutes: a service that is back would go on being away.
+        ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_SECONDS * 1000),
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
         ("grpc.max_send_message_length", settings.max_message_bytes),

@@ -57,7 +57,9 @@ async def run(context: RunContext, advance: Advance) -> IndexedMaterial:
         await peers.call(peers.query.IndexDescriptors, request)
 
     await fan_out(material, index, concurrency=context.concurrency, advance=advance)
-    await peers.call(peers.query.PublishCollection, PublishCollectionRequest(collection_id=name))
+    # Runs search exactly, and need no graph.
+    publication = PublishCollectionRequest(collection_id=name, skip_graph=True)
+    await peers.call(peers.query.PublishCollection, publication)
     return IndexedMaterial(collection_id=name)
 
 

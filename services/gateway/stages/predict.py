@@ -1,7 +1,5 @@
 """Stage 4: each sound's timbre goes on, by its share of the piece's frames."""
 
-import asyncio
-
 from demiurge.audio.v1.audio_pb2 import DescriptorTrack as TrackMessage
 from demiurge.gateway.v1.gateway_service_pb2 import SkippedItem
 from demiurge.gateway.v1.run_record_pb2 import Description, Descriptions, PredictedTracks
@@ -69,7 +67,7 @@ async def run(context: RunContext, advance: Advance) -> PredictedTracks:
 async def continue_sound(context: RunContext, sound: Description, steps: int) -> TrackMessage:
     """The continuation of one sound, stored; returns it by reference."""
     peers, predictor = context.peers, context.snapshot.predictor
-    window = await asyncio.to_thread(_window, context, sound)
+    window = await context.patience.stored(lambda: _window(context, sound))
     response = await peers.call(
         peers.predictor.PredictDescriptors,
         PredictDescriptorsRequest(
@@ -87,7 +85,7 @@ async def continue_sound(context: RunContext, sound: Description, steps: int) ->
             f"what predictor {predictor.id!r} answered cannot be used: {error.message}",
             culprit=predictor.id,
         ) from error
-    return await asyncio.to_thread(_store, context, sound, track)
+    return await context.patience.stored(lambda: _store(context, sound, track))
 
 
 def checked(

@@ -9,6 +9,7 @@ from demiurge.predictor.v1 import predictor_service_pb2 as predictor_pb
 from demiurge.predictor.v1 import predictor_service_pb2_grpc as predictor_grpc
 
 from services.errors import BusyError, InvalidInputError, TimeExceededError, UnavailableError
+from services.gateway.patience import Patience
 from services.gateway.peers import Peers
 from services.runtime.server import Registration, Server
 from services.runtime.settings import RuntimeSettings
@@ -51,7 +52,7 @@ async def peers(playback: Playback) -> AsyncIterator[Callable[[float], Peers]]:
     made: list[Peers] = []
 
     def make(seconds: float) -> Peers:
-        made.append(Peers(lambda _: f"127.0.0.1:{server.port}", SETTINGS, seconds))
+        made.append(Peers(lambda _: f"127.0.0.1:{server.port}", SETTINGS, seconds, Patience(30)))
         return made[-1]
 
     yield make
@@ -99,7 +100,7 @@ async def test_an_error_arrives_as_it_was_raised_and_is_not_tried_again(
 
 
 async def test_a_service_that_is_not_there_is_named_by_its_address() -> None:
-    calling = Peers(lambda _: "127.0.0.1:1", SETTINGS, 30)
+    calling = Peers(lambda _: "127.0.0.1:1", SETTINGS, 30, Patience(0.2))
 
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
         await calling.call(calling.playback.RenderAudio, REQUEST)
@@ -142,7 +143,7 @@ async def test_a_predictor_elsewhere_hears_no_token_but_the_one_meant_for_it(
         predictor_address=address if elsewhere else "",
         predictor_token_file=theirs if own_token else None,
     )
-    calling = Peers(lambda _: address, settings, 30)
+    calling = Peers(lambda _: address, settings, 30, Patience(30))
 
     await calling.call(
         calling.predictor.GetPredictor, predictor_pb.GetPredictorRequest(predictor_id="a")

@@ -1,0 +1,87 @@
+"""How runs end: succeeded, cancelled, failed for a reason, or interrupted and nobody's for now."""
+
+import asyncio
+
+import grpc
+import structlog
+from demiurge.gateway.v1.gateway_service_pb2 import Failure, Run, State
+
+from services.errors import (
+    ConflictError,
+    CorruptObjectError,
+    DemiurgeError,
+    InvalidInputError,
+    NotFoundError,
+    StorageFullError,
+)
+from services.runtime.status import code_of
+
+logger = structlog.get_logger(__name__)
+
+ENDED = {State.STATE_SUCCEEDED, State.STATE_FAILED, State.STATE_CANCELLED}
+INTERRUPTED = "INTERRUPTED"
+RESUMES = "create the run again, and it resumes from what it had finished"
+# The same request would fail in the same way again.
+FINAL = (InvalidInputError, NotFoundError, ConflictError)
+
+
+def conclude(run: Run, work: "asyncio.Task[None]", *, cancelled: bool) -> None:
+    """Gives `run` the end that its work came to; a stop is `cancelled`, or else interrupted."""
+    log = logger.bind(run_id=run.id)
+    if work.cancelled():
+        log.info("run cancelled" if cancelled else "run interrupted")
+        if cancelled:
+            stop(run, State.STATE_CANCELLED)
+        else:
+            fail(run, interruption())
+        return
+    error = work.exception()
+    if error is None:
+        run.state = State.STATE_SUCCEEDED
+        log.info("run succeeded")
+    else:
+        fail(run, failure_of(error))
+        defect = None if isinstance(error, DemiurgeError) else error
+        log.warning("run failed", error=run.failure.message, exc_info=defect)
+
+
+def stop(run: Run, state: State.ValueType) -> None:
+    """Ends `run`, and the stage that was at work."""
+    run.state = state
+    for stage in run.stages:
+        if stage.state == State.STATE_RUNNING:
+            stage.state = state
+
+
+def fail(run: Run, failure: Failure) -> None:
+    """Ends `run` by a failure."""
+    stop(run, State.STATE_FAILED)
+    run.ClearField("result")
+    run.failure.CopyFrom(failure)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The error as runs tell it; what nobody foresaw is for the log alone."""
+    if not isinstance(error, DemiurgeError):
+        error = DemiurgeError("a defect: see the gateway's log")
+    message = error.message
+    if isinstance(error, CorruptObjectError):
+        message += "; `demiurge doctor --deep --mend` mends what can be made again"
+    if not isinstance(error, FINAL):
+        then = "then " if isinstance(error, CorruptObjectError | StorageFullError) else ""
+        message += f"; {then}{RESUMES}"
+    return Failure(code=code_of(error).value[0], reason=error.reason, message=message)
+
+
+def interruption() -> Failure:
+    """What is told of a run that no gateway is at work on, and that has not ended."""
+    return Failure(
+        code=grpc.StatusCode.UNAVAILABLE.value[0],
+        reason=INTERRUPTED,
+        message=f"the gateway stopped before the run ended: {RESUMES}",
+    )
+
+
+def interrupted(run: Run) -> bool:
+    """Whether it has not ended, but nobody is at work on it."""
+    return run.failure.reason == INTERRUPTED
