@@ -19,7 +19,13 @@ import numpy as np
 from services.audio.match_table import MatchTable
 from services.errors import InvalidInputError
 from services.playback.segments import RenderSettings, Segment, plan, timeline_of
-from services.playback.sources import FloatArray, ReadSource, SourceCache, SourceFacts
+from services.playback.sources import (
+    CountChannels,
+    FloatArray,
+    ReadSource,
+    SourceCache,
+    SourceFacts,
+)
 
 DEFAULT_BLOCK_FRAMES = 16_384
 DEFAULT_CACHE_BYTES = 512 * 2**20
@@ -29,8 +35,10 @@ class Mixer:
     """One piece: its plan, its sources and its samples.
 
     `read` decodes one source; it is called once for each source heard, and again only for those
-    that fell out of the cache of `cache_bytes`. `checkpoint` is called at every segment and block;
-    what it raises ends the work. Not for use by several threads at once.
+    that fell out of the cache of `cache_bytes`. `count_channels` tells a source's channels without
+    that; where it is not given, they are read. `checkpoint` is called at every segment and block,
+    and while sources are resampled; what it raises ends the work. Not for use by several threads
+    at once.
     """
 
     def __init__(
@@ -41,6 +49,7 @@ class Mixer:
         *,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         checkpoint: Callable[[], None] = lambda: None,
+        count_channels: CountChannels | None = None,
     ) -> None:
         """Reads nothing yet. Raises InvalidInputError if the table is empty."""
         self.table = table
@@ -56,6 +65,8 @@ class Mixer:
             sample_rate_hertz=self.timeline.output_rate_hertz,
             shortest_samples=self.timeline.longest_hop,
             budget_bytes=cache_bytes,
+            count_channels=count_channels,
+            checkpoint=checkpoint,
         )
 
     @property
@@ -85,7 +96,7 @@ class Mixer:
 
     @cached_property
     def channel_count(self) -> int:
-        """Channels of the piece; reads every source heard if the settings leave it open."""
+        """Channels of the piece; looks at every source heard if the settings leave it open."""
         if self.settings.channel_count:
             return self.settings.channel_count
         most = 1

@@ -15,9 +15,9 @@ from demiurge.playback.v1 import playback_service_pb2 as pb
 from demiurge.playback.v1 import playback_service_pb2_grpc as pb_grpc
 
 from services.audio.match_table import SourceRef
-from services.audio.reading import Sound, read_audio
+from services.audio.reading import MAX_SAMPLES, Sound, open_audio, read_audio
 from services.audio.writing import Encoding, write_audio
-from services.errors import BusyError, CancelledError
+from services.errors import BusyError, CancelledError, UnreadableAudioError
 from services.playback.edit_list import edit_list
 from services.playback.mixer import Mixer
 from services.playback.segments import PUBLISHED_CROSSFADE_SECONDS, Placement, RenderSettings
@@ -25,6 +25,7 @@ from services.playback.settings import PlaybackSettings
 from services.playback.spectrogram import Spectrogram
 from services.runtime.messages import match_table_from_message, ref_to_message
 from services.runtime.object_store.port import ObjectStore
+from services.runtime.temporary import temporary_room
 
 if TYPE_CHECKING:
     import grpc
@@ -108,7 +109,10 @@ class PlaybackServicer(pb_grpc.PlaybackServiceServicer):
         mixer = self._mixer(request, checkpoint)
         encoding = _ENCODINGS[request.settings.encoding]
         spectrogram = Spectrogram(mixer.sample_rate_hertz, mixer.sample_count)
-        with tempfile.TemporaryDirectory(prefix="demiurge-playback-") as folder:
+        with (
+            temporary_room(request.output_prefix),
+            tempfile.TemporaryDirectory(prefix="demiurge-playback-") as folder,
+        ):
             # Through a file: an hour of sound is no reason to hold it in memory.
             raw = Path(folder, "samples.f32")
             with raw.open("wb") as file:
@@ -144,15 +148,28 @@ class PlaybackServicer(pb_grpc.PlaybackServiceServicer):
     ) -> Mixer:
         return Mixer(
             match_table_from_message(request.matches),
-            self._read,
+            lambda source: self._read(source, checkpoint),
             render_settings(request.settings),
             cache_bytes=self._settings.cache_mebibytes * 2**20,
             checkpoint=checkpoint,
+            count_channels=lambda source: self._channels(source, checkpoint),
         )
 
-    def _read(self, source: SourceRef) -> Sound:
+    def _read(self, source: SourceRef, checkpoint: Callable[[], None]) -> Sound:
         with self._store.open(source.key, sha256=source.sha256) as file:
-            return read_audio(file, name=source.key)
+            return read_audio(file, name=source.key, checkpoint=checkpoint)
+
+    def _channels(self, source: SourceRef, checkpoint: Callable[[], None]) -> int:
+        """From the header alone, whose hash is looked at when the source is heard."""
+        try:
+            with (
+                self._store.open(source.key) as file,
+                open_audio(file, name=source.key, max_samples=MAX_SAMPLES) as sound,
+            ):
+                return sound.channel_count
+        except UnreadableAudioError:
+            # Was it no sound when it was stored, or did it suffer since? Its hash tells.
+            return self._read(source, checkpoint).channel_count
 
 
 def render_settings(message: pb.RenderSettings) -> RenderSettings:

@@ -1,7 +1,7 @@
 """The sources of a piece: each decoded and resampled once, the latest kept within a budget."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 
 from services.audio.match_table import SourceRef
 from services.audio.reading import Sound
-from services.audio.resampling import resample
+from services.audio.resampling import resample_blocks
 
 FloatArray = NDArray[np.float32]
 ReadSource = Callable[[SourceRef], Sound]
+CountChannels = Callable[[SourceRef], int]
+
+# Of one channel, between two checkpoints.
+_BLOCK_FRAMES = 2**20
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,21 @@ class SourceCache:
         sample_rate_hertz: int,
         shortest_samples: int,
         budget_bytes: int,
+        count_channels: CountChannels | None = None,
+        checkpoint: Callable[[], None] = lambda: None,
     ) -> None:
-        """Sources shorter than `shortest_samples` at the output rate are padded with zeros."""
+        """Sources shorter than `shortest_samples` at the output rate are padded with zeros.
+
+        `count_channels` looks at a source without reading it; where there is none, it is read.
+        `checkpoint` is called while a source is resampled.
+        """
         self._refs = refs
         self._read = read
         self._sample_rate_hertz = sample_rate_hertz
         self._shortest_samples = shortest_samples
         self._budget_bytes = budget_bytes
+        self._count_channels = count_channels
+        self._checkpoint = checkpoint
         self._held: OrderedDict[int, FloatArray] = OrderedDict()
         self._held_bytes = 0
         self.facts: dict[int, SourceFacts] = {}
@@ -69,14 +81,16 @@ class SourceCache:
         return held
 
     def channel_count(self, index: int) -> int:
-        """Channels of source `index`; reads it if that was never done."""
+        """Channels of source `index`, whose samples need not be read for that."""
         if index not in self.facts:
+            if self._count_channels:
+                return self._count_channels(self._refs[index])
             self.samples(index)
         return self.facts[index].channel_count
 
     def _load(self, index: int) -> FloatArray:
         sound = self._read(self._refs[index])
-        samples = resample(sound.samples, sound.sample_rate_hertz, self._sample_rate_hertz)
+        samples = self._resampled(sound)
         self.facts[index] = SourceFacts(
             sample_rate_hertz=sound.sample_rate_hertz,
             sample_count=len(sound.samples),
@@ -87,3 +101,24 @@ class SourceCache:
         if missing > 0:
             samples = np.pad(samples, ((0, missing), (0, 0)))
         return samples
+
+    def _resampled(self, sound: Sound) -> FloatArray:
+        """What `resample` gives, bit for bit, channel by channel and block by block."""
+        if sound.sample_rate_hertz == self._sample_rate_hertz:
+            return sound.samples
+        channels = [
+            np.concatenate(
+                list(
+                    resample_blocks(
+                        self._blocks(channel), sound.sample_rate_hertz, self._sample_rate_hertz
+                    )
+                )
+            )
+            for channel in sound.samples.T
+        ]
+        return np.stack(channels, axis=1)
+
+    def _blocks(self, channel: FloatArray) -> Iterator[FloatArray]:
+        for start in range(0, len(channel), _BLOCK_FRAMES):
+            self._checkpoint()
+            yield channel[start : start + _BLOCK_FRAMES]

@@ -32,19 +32,21 @@ NAME = pb.DESCRIPTOR.services_by_name["PlaybackService"].full_name
 
 
 class CountingStore(FolderStore):
-    """A folder store that counts what is opened, and holds still at one key if told to."""
+    """A folder store that counts what is read, and holds still at one key if told to."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.opened: list[str] = []
+        """To be heard: with a hash."""
+        self.looked_at: list[str] = []
         self.hold_at = ""
         self.holding = threading.Event()
         self.go_on = threading.Event()
 
     @contextmanager
     def open(self, key: str, *, sha256: str = "") -> Iterator[BinaryIO]:
-        self.opened.append(key)
-        if key == self.hold_at:
+        (self.opened if sha256 else self.looked_at).append(key)
+        if sha256 and key == self.hold_at:
             self.holding.set()
             assert self.go_on.wait(20)
         with super().open(key, sha256=sha256) as file:
