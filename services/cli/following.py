@@ -1,15 +1,22 @@
 """Runs as a person follows them: started, watched, stopped by Ctrl-C, and brought home."""
 
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.cli.connection import Client
 from services.cli.progress import Progress
 from services.cli.transfer import download
-from services.errors import CancelledError, DemiurgeError
+from services.errors import CancelledError, DemiurgeError, UnavailableError
 
 if TYPE_CHECKING:
     from demiurge.gateway.v1.gateway_service_pb2 import Run, RunSpec
+
+# A gateway that starts anew is back within this.
+PATIENCE_SECONDS = 120.0
+PAUSE_SECONDS = 1.0
 
 
 def follow(client: Client, spec: "RunSpec", progress: Progress) -> "Run":
@@ -17,21 +24,17 @@ def follow(client: Client, spec: "RunSpec", progress: Progress) -> "Run":
 
     Raises DemiurgeError with the run's own words if it fails.
     """
-    from demiurge.gateway.v1.gateway_service_pb2 import (
-        CancelRunRequest,
-        CreateRunRequest,
-        State,
-        WatchRunRequest,
-    )
+    import grpc
+    from demiurge.gateway.v1.gateway_service_pb2 import CancelRunRequest, CreateRunRequest, State
 
-    run = client.pipeline.CreateRun(CreateRunRequest(spec=spec)).run
+    run = created = client.pipeline.CreateRun(CreateRunRequest(spec=spec)).run
     progress.say(f"run {run.id}")
     try:
-        for message in client.pipeline.WatchRun(WatchRunRequest(run_id=run.id)):
-            run = message.run
+        for run in states(client, spec, created, progress):
             show(run, progress)
     except KeyboardInterrupt:
-        client.pipeline.CancelRun(CancelRunRequest(run_id=run.id))
+        with suppress(grpc.RpcError):
+            client.pipeline.CancelRun(CancelRunRequest(run_id=run.id))
         raise
     for item in run.skipped:
         progress.say(f"left out: {item.reason}")
@@ -40,6 +43,41 @@ def follow(client: Client, spec: "RunSpec", progress: Progress) -> "Run":
     if run.state != State.STATE_SUCCEEDED:
         raise DemiurgeError(f"run {run.id} failed: {run.failure.message}", culprit=run.id)
     return run
+
+
+def states(client: Client, spec: "RunSpec", run: "Run", progress: Progress) -> "Iterator[Run]":
+    """The run as it goes, and last as it ended, though the gateway be away for a while meanwhile.
+
+    A run that the gateway left interrupted is created again.
+    """
+    from demiurge.gateway.v1.gateway_service_pb2 import CreateRunRequest, WatchRunRequest
+
+    from services.runtime.status import remote_errors
+
+    heard, waiting = time.monotonic(), False
+    while True:
+        try:
+            with remote_errors():
+                if _interrupted(run):
+                    run = client.pipeline.CreateRun(CreateRunRequest(spec=spec)).run
+                for message in client.pipeline.WatchRun(WatchRunRequest(run_id=run.id)):
+                    run = message.run
+                    if not _interrupted(run):
+                        heard, waiting = time.monotonic(), False
+                        yield run
+            if not _interrupted(run):
+                return
+        except UnavailableError as error:
+            if time.monotonic() - heard > PATIENCE_SECONDS:
+                raise
+            if not waiting:
+                progress.say(f"waiting for the gateway: {error.message}")
+            waiting = True
+        time.sleep(PAUSE_SECONDS)
+
+
+def _interrupted(run: "Run") -> bool:
+    return run.failure.reason == "INTERRUPTED"
 
 
 def show(run: "Run", progress: Progress) -> None:

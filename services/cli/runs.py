@@ -12,7 +12,7 @@ RunId = Annotated[str, typer.Argument(help="Id of the run.")]
 
 @app.callback()
 def runs(context: typer.Context) -> None:
-    """List, show, cancel and fetch runs.
+    """List, show, cancel, delete and fetch runs.
 
     Without a verb, they are listed, newest first.
     """
@@ -65,6 +65,18 @@ def cancel(run_id: RunId) -> None:
     with connect("gateway", lasting=False) as client:
         run = client.pipeline.CancelRun(CancelRunRequest(run_id=run_id)).run
     typer.echo(f"{run.id}: {_state(run.state)}")
+
+
+@app.command()
+def delete(run_id: RunId) -> None:
+    """Remove a run and its piece; recordings, generated sounds and collections stay."""
+    from demiurge.gateway.v1.gateway_service_pb2 import DeleteRunRequest
+
+    from services.cli.connection import connect
+
+    with connect("gateway", lasting=False) as client:
+        client.pipeline.DeleteRun(DeleteRunRequest(run_id=run_id))
+    typer.echo(f"{run_id}: deleted")
 
 
 @app.command()
