@@ -4,11 +4,12 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from services.cli.finding import Finding
 
 if TYPE_CHECKING:
     from services.runtime.settings import RuntimeSettings
@@ -30,27 +31,39 @@ NEEDS = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at; `mend` says what to do if it is not as it should be."""
-
-    subject: str
-    found: str
-    mend: str = ""
-
-
 @app.command()
-def doctor() -> None:
+def doctor(
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Read every object of the store and compare every collection, point by point, "
+            "with what was indexed. Takes as long as reading the store does.",
+        ),
+    ] = False,
+    mend: Annotated[
+        bool,
+        typer.Option(
+            "--mend",
+            help="With --deep: rebuild collections, and move objects that are damaged to corrupt/ "
+            "in the store, so that they can be made again.",
+        ),
+    ] = False,
+) -> None:
     """Say what is missing here, and how to mend it.
 
     The exit code is 1 if anything is.
     """
-    findings = [finding for look in LOOKS for finding in look()]
+    if mend and not deep:
+        raise typer.BadParameter("--mend goes with --deep", param_hint="--mend")
+    if deep:
+        from services.cli.deep import look_deep
+
+        findings = look_deep(mend=mend)
+    else:
+        findings = [finding for look in LOOKS for finding in look()]
     for finding in findings:
-        mark = "missing" if finding.mend else "ok"
-        typer.echo(f"{mark:<8}{finding.subject:<20}{finding.found}")
-        if finding.mend:
-            typer.echo(f"{'':<8}{'':<20}-> {finding.mend}")
+        finding.tell()
     if any(finding.mend for finding in findings):
         raise typer.Exit(1)
 
