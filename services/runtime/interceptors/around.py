@@ -5,6 +5,7 @@ errors (turns exceptions into statuses), in_flight (refuses while draining), aut
 anything is read), validation.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any
@@ -70,7 +71,11 @@ class AroundCall(grpc.aio.ServerInterceptor):
                     return
                 async with aclosing(responses):
                     async for response in responses:
-                        await context.write(response)
+                        try:
+                            await context.write(response)
+                        except grpc.aio.InternalError as error:
+                            # gRPC's word for a caller who left while this was on its way.
+                            raise asyncio.CancelledError from error
 
         return serve
 
