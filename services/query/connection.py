@@ -1,8 +1,11 @@
 """How a Qdrant server is reached over gRPC, and what its errors are called here."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import grpc
 from qdrant_client import QdrantClient
@@ -10,11 +13,15 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from services.errors import (
     BusyError,
+    ConflictError,
     DemiurgeError,
+    InvalidInputError,
+    NotFoundError,
     StorageFullError,
     UnauthenticatedError,
     UnavailableError,
 )
+from services.query.index import Checkpoint, never_stopped
 
 # Calls that never reached the server are tried again for some three seconds; all can be repeated.
 _RETRIES = json.dumps(
@@ -36,6 +43,74 @@ _RETRIES = json.dumps(
 _KEEPALIVE_MILLISECONDS = 10_000
 # Calls go round several connections: one stream of bytes is filled by one thread.
 _CONNECTIONS = 4
+_CALLS_AT_ONCE = 16
+_CALLS_IN_FLIGHT = 4
+_CHECKED_EVERY_SECONDS = 0.1
+
+# Requests that are refused for what they say: a name that is taken, a collection that is gone.
+_REFUSED: dict[grpc.StatusCode, type[DemiurgeError]] = {
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.ALREADY_EXISTS: ConflictError,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidInputError,
+    grpc.StatusCode.FAILED_PRECONDITION: InvalidInputError,
+}
+
+_Answer = TypeVar("_Answer")
+
+
+class Connection:
+    """Calls to the server that `client` reaches; `url` names it in errors.
+
+    Every method raises UnavailableError if the server cannot be reached or does not answer in
+    time, UnauthenticatedError if it refuses the key, StorageFullError and BusyError; and
+    NotFoundError, ConflictError or InvalidInputError for requests that it refuses.
+    """
+
+    def __init__(self, client: QdrantClient, url: str) -> None:
+        self.client = client
+        self.url = url
+        self._pool = ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="qdrant")
+
+    def call(self, call: Callable[[], _Answer], checkpoint: Checkpoint = never_stopped) -> _Answer:
+        """The answer of one call."""
+        [answer] = self.calls([call], checkpoint)
+        return answer
+
+    def calls(
+        self, calls: Iterable[Callable[[], _Answer]], checkpoint: Checkpoint = never_stopped
+    ) -> Iterator[_Answer]:
+        """The answers of several calls, a few of which are under way at once, in order.
+
+        `checkpoint` is called all the time, however long the server takes. Where it raises, calls
+        that are under way are left to themselves.
+        """
+        waiting: deque[Future[_Answer]] = deque()
+        try:
+            for call in calls:
+                if len(waiting) == _CALLS_IN_FLIGHT:
+                    yield _awaited(waiting.popleft(), checkpoint)
+                waiting.append(self._pool.submit(self._translated, call))
+            while waiting:
+                yield _awaited(waiting.popleft(), checkpoint)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _translated(self, call: Callable[[], _Answer]) -> _Answer:
+        with _translated(self.url):
+            return call()
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.client.close()
+
+
+def _awaited(future: Future[_Answer], checkpoint: Checkpoint) -> _Answer:
+    while True:
+        checkpoint()
+        with suppress(TimeoutError):
+            return future.result(_CHECKED_EVERY_SECONDS)
 
 
 def connect(
@@ -79,18 +154,8 @@ def connect(
     return client
 
 
-class RejectedError(Exception):
-    """The server refused a request for what it says, which may be expected: a name that is taken,
-    a collection that is gone."""
-
-
 @contextmanager
-def translated(url: str) -> Iterator[None]:
-    """Raises what goes wrong in calls to the server at `url` as errors of ours.
-
-    UnavailableError if it cannot be reached or does not answer in time, UnauthenticatedError if it
-    refuses the key, StorageFullError, BusyError; RejectedError for a request that it refuses.
-    """
+def _translated(url: str) -> Iterator[None]:
     try:
         yield
     except ResourceExhaustedResponse as error:
@@ -111,7 +176,7 @@ def failure(url: str, said: str) -> DemiurgeError:
     return UnavailableError(f"Qdrant at {url}: {said}; see the log of that server", culprit=url)
 
 
-def _ours(url: str, code: grpc.StatusCode, said: str) -> Exception:
+def _ours(url: str, code: grpc.StatusCode, said: str) -> DemiurgeError:
     match code:
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
             return UnauthenticatedError(
@@ -132,12 +197,7 @@ def _ours(url: str, code: grpc.StatusCode, said: str) -> Exception:
             )
         case grpc.StatusCode.RESOURCE_EXHAUSTED if "No space left" not in said:
             return BusyError(f"Qdrant at {url}: {said}; try again later", culprit=url)
-        case (
-            grpc.StatusCode.NOT_FOUND
-            | grpc.StatusCode.ALREADY_EXISTS
-            | grpc.StatusCode.INVALID_ARGUMENT
-            | grpc.StatusCode.FAILED_PRECONDITION
-        ):
-            return RejectedError(f"Qdrant at {url}: {said}")
+        case _ if code in _REFUSED:
+            return _REFUSED[code](f"Qdrant at {url}: {said}", culprit=url)
         case _:
             return failure(url, said)

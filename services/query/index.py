@@ -246,6 +246,10 @@ class VectorIndex(ABC):
     def describe(self, id_or_alias: str) -> Collection:
         """One collection."""
 
+    def spec(self, id_or_alias: str) -> CollectionSpec:
+        """What a collection was made for: less work than describing it, where that counts."""
+        return self.describe(id_or_alias).spec
+
     @abstractmethod
     def list(self) -> list[Collection]:
         """All collections, by id."""

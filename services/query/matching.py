@@ -7,7 +7,7 @@ from services.audio.track import DescriptorTrack
 from services.errors import InvalidInputError, NotReadyError, SettingsMismatchError
 from services.query.index import (
     Checkpoint,
-    Collection,
+    CollectionSpec,
     SearchMode,
     VectorIndex,
     never_stopped,
@@ -27,8 +27,7 @@ def index_track(
     Raises SettingsMismatchError if features, rate or hop are not the collection's, and what
     VectorIndex.add raises.
     """
-    collection = index.describe(collection_id)
-    frames = _fitted(track, collection).values
+    frames = _fitted(track, collection_id, index.spec(collection_id)).values
     return index.add(collection_id, source, frames, checkpoint=checkpoint)
 
 
@@ -59,7 +58,7 @@ def match_track(
             "publish it first",
             culprit=collection.id,
         )
-    queries = _fitted(track, collection).values
+    queries = _fitted(track, collection.id, collection.spec).values
     if not track.frame_count:
         raise InvalidInputError(
             f"{track.source or 'track'}: holds no frames to match", culprit=track.source
@@ -76,22 +75,22 @@ def match_track(
     )
 
 
-def _fitted(track: DescriptorTrack, collection: Collection) -> DescriptorTrack:
+def _fitted(track: DescriptorTrack, collection_id: str, spec: CollectionSpec) -> DescriptorTrack:
     """The track with its features in the collection's order."""
-    name, spec = track.source or "track", collection.spec
+    name = track.source or "track"
     ours = (track.sample_rate_hertz, track.hop_length_samples)
     theirs = (spec.sample_rate_hertz, spec.hop_length_samples)
     if ours != theirs:
         raise SettingsMismatchError(
             f"{name}: described every {ours[1]} samples at {ours[0]} Hz, "
-            f"collection {collection.id!r} every {theirs[1]} samples at {theirs[0]} Hz",
+            f"collection {collection_id!r} every {theirs[1]} samples at {theirs[0]} Hz",
             culprit=name,
         )
     if set(track.feature_names) != set(spec.feature_names):
         missing = [wanted for wanted in spec.feature_names if wanted not in track.feature_names]
         unknown = [given for given in track.feature_names if given not in spec.feature_names]
         raise SettingsMismatchError(
-            f"{name}: its features are not those of collection {collection.id!r}: "
+            f"{name}: its features are not those of collection {collection_id!r}: "
             f"missing {missing or 'none'}, not known {unknown or 'none'}",
             culprit=name,
         )

@@ -22,6 +22,13 @@ from services.query.index import (
     SearchMode,
 )
 
+# The graph: links per node, and how many nodes are kept in view while building and searching.
+LINKS = 16
+BUILD_BREADTH = 128
+SEARCH_BREADTH = 128
+# Below this many KiB of vectors a plain scan is as fast as a graph.
+GRAPH_FROM_KIB = 1024
+
 # Candidates fetched beyond k, so that float32 ties at the edge can be told from neighbours.
 _MARGIN = 32
 _POINTS_PER_ANSWER = 16384

@@ -34,7 +34,7 @@ from qdrant_edge import (
 from services.audio.match_table import SourceRef
 from services.query.distances import for_engine
 from services.query.index import Checkpoint, CollectionSpec, Metric, Scaling, SearchMode
-from services.query.search import Hits, Points
+from services.query.search import BUILD_BREADTH, GRAPH_FROM_KIB, LINKS, SEARCH_BREADTH, Hits, Points
 
 _DISTANCES = {
     Metric.EUCLIDEAN: Distance.Euclid,
@@ -46,13 +46,6 @@ _SOURCE, _START = "source", "start_sample"
 
 _POINTS_PER_UPDATE = 1024
 _POINTS_PER_PAGE = 4096
-
-# The graph: links per node, and how many nodes are kept in view while building and searching.
-_LINKS = 16
-_BUILD_BREADTH = 128
-_SEARCH_BREADTH = 128
-# Below this many KiB of vectors a plain scan is as fast as a graph.
-_GRAPH_FROM_KIB = 1024
 
 
 class FrameShard:
@@ -75,16 +68,16 @@ class FrameShard:
                 size=len(self._spec.feature_names),
                 distance=distance,
                 hnsw_config=HnswIndexConfig(
-                    m=links, ef_construct=_BUILD_BREADTH, full_scan_threshold=_GRAPH_FROM_KIB
+                    m=links, ef_construct=BUILD_BREADTH, full_scan_threshold=GRAPH_FROM_KIB
                 ),
             )
 
         vectors = {_FRAME: vector(Distance.Euclid, links=0)}
-        vectors[self._searched] = vector(_DISTANCES[self._spec.metric], links=_LINKS)
+        vectors[self._searched] = vector(_DISTANCES[self._spec.metric], links=LINKS)
         return EdgeConfig(
             vectors=vectors,
             optimizers=EdgeOptimizersConfig(
-                default_segment_number=1, indexing_threshold=_GRAPH_FROM_KIB
+                default_segment_number=1, indexing_threshold=GRAPH_FROM_KIB
             ),
         )
 
@@ -135,7 +128,7 @@ class FrameShard:
 
     def nearest(self, queries: NDArray[np.float32], limit: int, mode: SearchMode) -> Hits:
         """See Engine."""
-        params = SearchParams(exact=mode is SearchMode.EXACT, hnsw_ef=max(_SEARCH_BREADTH, limit))
+        params = SearchParams(exact=mode is SearchMode.EXACT, hnsw_ef=max(SEARCH_BREADTH, limit))
         found = self._shard.query_batch(
             QueryBatchRequest(
                 [
