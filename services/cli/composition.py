@@ -3,11 +3,16 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from services.errors import ConfigurationError
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.server import Registration
 from services.runtime.settings import RuntimeSettings, load
+
+if TYPE_CHECKING:
+    from services.query.index import VectorIndex
+    from services.query.settings import QuerySettings
 
 
 @dataclass
@@ -99,18 +104,36 @@ def _predictor(ground: Ground) -> Registration:
 def _query(ground: Ground) -> Registration:
     from demiurge.query.v1.query_service_pb2_grpc import add_QueryServiceServicer_to_server
 
-    from services.query.edge import EdgeIndex
     from services.query.servicer import QueryServicer
     from services.query.settings import QuerySettings
 
     settings = load(QuerySettings)
-    index = EdgeIndex(settings.folder)
+    index = _index(settings, ground.runtime)
     servicer = QueryServicer(settings, ground.store, index)
     return Registration(
         "demiurge.query.v1.QueryService",
         lambda server: add_QueryServiceServicer_to_server(servicer, server),
         shut_down=lambda: asyncio.to_thread(index.close),
     )
+
+
+def _index(settings: "QuerySettings", runtime: RuntimeSettings) -> "VectorIndex":
+    """The index on a Qdrant server, where one is set, or the embedded one."""
+    if not settings.url:
+        from services.query.edge import EdgeIndex
+
+        return EdgeIndex(settings.folder)
+    from services.query.connection import Connection, connect
+    from services.query.server import ServerIndex
+
+    client = connect(
+        settings.url,
+        settings.grpc_port,
+        api_key=settings.api_key(allow_unprotected=runtime.allow_insecure_bind),
+        authorities=settings.authorities(),
+        timeout_seconds=settings.timeout_seconds,
+    )
+    return ServerIndex(Connection(client, settings.url))
 
 
 def _playback(ground: Ground) -> Registration:
