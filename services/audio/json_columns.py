@@ -36,11 +36,13 @@ def write_columns(file: BinaryIO, columns: Iterable[tuple[str, Any]]) -> None:
         file.write(before + orjson.dumps(name) + b":")
         before = b","
         if isinstance(column, Iterator):
-            between = b"["
+            file.write(b"[")
+            between = b""
             for piece in column:
-                file.write(between + orjson.dumps(piece, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
-                between = b","
-            file.write(b"[]" if between == b"[" else b"]")
+                if part := orjson.dumps(piece, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]:
+                    file.write(between + part)
+                    between = b","
+            file.write(b"]")
         else:
             file.write(orjson.dumps(column))
     file.write(b"}")

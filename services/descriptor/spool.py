@@ -103,6 +103,7 @@ class Spool:
         with in_temporary_files():
             self._file.seek(self._offset(block, first))
             self._file.write(held.tobytes())
+            self._file.flush()
 
     def _read(self, first: int, features: int) -> Iterator[FloatArray]:
         for start in range(0, self.frame_count, BLOCK_FRAMES):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.audio import reading
-from services.audio.reading import is_audio_name, read_audio
+from services.audio.reading import is_audio_name, open_audio, read_audio
 from services.errors import UnreadableAudioError
 
 RATE = 44_100
@@ -21,7 +21,7 @@ NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, (4_000, 2))
 def encoded(
     samples: np.ndarray = NOISE,
     container: str = "WAV",
-    subtype: str = "PCM_16",
+    subtype: str | None = "PCM_16",
     rate: int = RATE,
 ) -> bytes:
     file = io.BytesIO()
@@ -100,6 +100,35 @@ def test_sounds_longer_than_a_block_are_read_whole() -> None:
     sound = read_audio(io.BytesIO(encoded(samples)), name="long")
 
     assert np.array_equal(sound.samples, samples)
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3"])
+def test_blocks_are_the_whole_sound_in_the_memory_of_one(container: str) -> None:
+    content = encoded(np.random.default_rng(2).uniform(-1, 1, (1_000_000, 2)), container, None)
+    whole = read_audio(io.BytesIO(content), name="long").samples
+    position = 0
+    tracemalloc.start()
+    try:
+        with open_audio(io.BytesIO(content), name="long") as stream:
+            assert (stream.sample_rate_hertz, stream.channel_count) == (RATE, 2)
+            for block in stream.blocks():
+                assert np.array_equal(block, whole[position : position + len(block)])
+                position += len(block)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert position == len(whole)
+    assert peak - len(content) < 2_500_000  # of 8 000 000 bytes in all
+
+
+def test_blocks_may_hold_more_than_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_SAMPLES", 1_000)
+    with pytest.raises(UnreadableAudioError, match="more than 1000 samples"):
+        read_audio(io.BytesIO(encoded()), name="long")
+
+    with open_audio(io.BytesIO(encoded()), name="long") as stream:
+        assert sum(map(len, stream.blocks())) == len(NOISE)
 
 
 def test_int16_samples_are_divided_by_32768() -> None:
@@ -188,9 +217,20 @@ def test_bad_files_are_refused_by_name_with_the_reason(
     with pytest.raises(UnreadableAudioError, match=reason) as caught:
         read_audio(path if through == "path" else io.BytesIO(make()), name="my bird.wav")
 
+    with (
+        pytest.raises(UnreadableAudioError, match=reason) as in_blocks,
+        open_audio(
+            path if through == "path" else io.BytesIO(make()),
+            name="my bird.wav",
+            max_samples=reading.MAX_SAMPLES,
+        ) as stream,
+    ):
+        list(stream.blocks())
+
     assert caught.value.culprit == "my bird.wav"
     assert caught.value.message.startswith("my bird.wav ")
     assert str(tmp_path) not in caught.value.message
+    assert in_blocks.value.message == caught.value.message
 
 
 @pytest.mark.parametrize("case", ["header of 2 GB", "header of 4 GB", "flac header of hours"])

@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from services.audio.resampling import resample, to_mono
+from services.audio.resampling import resample, resample_blocks, to_mono
 from services.errors import InvalidInputError
 
 
@@ -70,3 +72,46 @@ def test_mono_is_the_mean_of_the_channels() -> None:
     assert mono.dtype == np.float32
     assert mono == pytest.approx(samples.astype(np.float64).mean(axis=1), abs=1e-6)
     assert np.array_equal(to_mono(samples[:, :1]), samples[:, 0])
+
+
+RATES = [8_000, 11_025, 22_050, 32_000, 44_100, 44_101, 48_000, 88_200, 96_000, 192_000]
+
+
+def cut(samples: np.ndarray, block: int) -> list[np.ndarray]:
+    return [samples[start : start + block] for start in range(0, len(samples), block)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    from_rate=st.sampled_from(RATES),
+    to_rate=st.sampled_from([8_000, 22_050, 44_100, 48_000]),
+    frames=st.integers(1, 20_000),
+    block=st.integers(100, 20_000),
+)
+def test_blocks_are_resampled_bit_for_bit_like_the_whole(
+    from_rate: int, to_rate: int, frames: int, block: int
+) -> None:
+    samples = np.random.default_rng(frames).uniform(-1, 1, frames).astype(np.float32)
+
+    parts = list(resample_blocks(iter(cut(samples, block)), from_rate, to_rate))
+
+    whole = resample(samples[:, None], from_rate, to_rate)[:, 0]
+    assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize(
+    "rates", [(1_000_000, 44_100), (1_000, 192_000), (48_000, 44_100), (44_100, 44_100)]
+)
+def test_many_blocks_of_any_rate_are_resampled_like_the_whole(rates: tuple[int, int]) -> None:
+    samples = np.random.default_rng(0).uniform(-1, 1, 300_001).astype(np.float32)
+
+    parts = list(resample_blocks(iter(cut(samples, 65_536)), *rates))
+
+    assert max(map(len, parts)) < 200_000  # of 57 600 192
+    assert np.array_equal(np.concatenate(parts), resample(samples[:, None], *rates)[:, 0])
+
+
+@pytest.mark.parametrize("rates", [(0, 44_100), (44_100, -1)])
+def test_blocks_at_rates_that_cannot_be_are_refused(rates: tuple[int, int]) -> None:
+    with pytest.raises(InvalidInputError):
+        next(resample_blocks([np.zeros(10, np.float32)], *rates))

@@ -36,6 +36,22 @@ def test_moments_of_a_track() -> None:
     assert moments.variances.tolist() == [1, 0]
 
 
+@given(length=st.integers(0, 300), cuts=st.sets(st.integers(0, 300)), features=st.integers(2, 39))
+def test_moments_of_blocks_are_bit_for_bit_those_of_all_frames(
+    length: int, cuts: set[int], features: int
+) -> None:
+    values = (np.random.default_rng(length).normal(-50, 300, (length, features))).astype(np.float32)
+
+    found = FeatureStatistics.of_blocks(
+        tuple("f" * features), lambda: np.split(values, sorted(cut for cut in cuts if cut < length))
+    )
+
+    assert found.frame_count == length
+    expected = values.astype(np.float64) if length else np.zeros((1, features))
+    assert found.means.tobytes() == expected.mean(axis=0).tobytes()
+    assert found.variances.tobytes() == expected.var(axis=0).tobytes()
+
+
 def test_features_that_never_change_have_scale_one() -> None:
     assert statistics(np.array([[1.0, 5.0], [5.0, 5.0]])).scales.tolist() == [2, 1]
     assert statistics(np.zeros((0, 2))).scales.tolist() == [1, 1]
