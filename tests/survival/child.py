@@ -8,17 +8,22 @@ The services are composed as the command line does it, but that their writes are
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from tests.survival.journal import (
+    TIMED,
     Death,
     Journal,
     WitnessedStore,
     witness_files,
     witness_index,
 )
+
+# What differs from one time to the next in the records of a run.
+TIMES = {"create_time", "update_time", "start_time", "end_time"}
 
 
 @dataclass(frozen=True)
@@ -70,16 +75,20 @@ def play(scene: Scene) -> None:
     witness_files(journal)
 
     from services.errors import DemiurgeError
+    from services.runtime.object_store.opening import open_store
+    from services.runtime.settings import RuntimeSettings, load
 
+    runtime = load(RuntimeSettings)
     try:
-        outcome = _run(bytes.fromhex(scene.spec), journal)
+        outcome = _run(bytes.fromhex(scene.spec), journal, runtime)
     except DemiurgeError as error:
         outcome = {"state": "REFUSED", "error": error.message, "reason": error.reason}
     outcome["points"] = _points(folder / "query")
+    outcome["objects"] = _objects(open_store(runtime))
     scene.outcome.write_text(json.dumps(outcome))
 
 
-def _run(spec: bytes, journal: Journal) -> dict[str, Any]:
+def _run(spec: bytes, journal: Journal, runtime: Any) -> dict[str, Any]:
     from demiurge.gateway.v1.gateway_service_pb2 import (
         CreateRunRequest,
         RunSpec,
@@ -94,12 +103,12 @@ def _run(spec: bytes, journal: Journal) -> dict[str, Any]:
     from services.runtime.logs import configure_logging
     from services.runtime.object_store.opening import open_store
     from services.runtime.object_store.port import ObjectStore
-    from services.runtime.settings import NOUNS, RuntimeSettings, load
+    from services.runtime.settings import NOUNS
     from services.runtime.status import remote_errors
 
-    runtime = embedded_settings(load(RuntimeSettings))
+    runtime = embedded_settings(runtime)
     configure_logging(runtime)
-    store = open_store(runtime.store)
+    store = open_store(runtime)
     ground = Ground(runtime, cast("ObjectStore", WitnessedStore(store, journal)))
     with embedded(lambda: [build(noun, ground) for noun in NOUNS], runtime) as server:
         ground.own_address = f"127.0.0.1:{server.port}"
@@ -120,6 +129,31 @@ def _run(spec: bytes, journal: Journal) -> dict[str, Any]:
             content = store.read(reference.key, sha256=reference.sha256)
             outcome[name] = hashlib.sha256(content).hexdigest()
     return outcome
+
+
+def _objects(store: Any) -> dict[str, str]:
+    """All that the store holds: SHA-256 by key, but for the times in the records of a run."""
+    from services.errors import CorruptObjectError
+
+    found = {}
+    for key in store.keys(""):
+        if TIMED.fullmatch(key):
+            continue
+        try:
+            content = store.read(key)
+        except CorruptObjectError:
+            found[key] = "corrupt"
+            continue
+        if key.startswith("runs/") and key.endswith(("/run.json", "/request.json")):
+            content = json.dumps(_timeless(json.loads(content)), sort_keys=True).encode()
+        found[key] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _timeless(each) for name, each in value.items() if name not in TIMES}
+    return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 
 def _points(folder: Path) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""A theatre: the inputs of one small run, zygotes to play it in, and a table of what was survived."""
+"""A theatre: the inputs of one small run, zygotes to play it in, and a table of the attacks."""
 
 # ruff: noqa: PLC0415
 

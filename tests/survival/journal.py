@@ -1,7 +1,7 @@
-"""Every point at which a run writes, counted as it is passed; at the one asked for, the process dies.
+"""Every point at which a run writes, counted as it is passed; at one of them, the process dies.
 
-Nothing in the product knows of this: the object store is wrapped, and so are the two libraries below
-the embedded index, Qdrant Edge and SQLite.
+Nothing in the product knows of this: the object store is wrapped, and so are the two libraries
+below the embedded index, Qdrant Edge and SQLite.
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import Any
 
 # Written again and again while a run goes on, and gone when it has ended: when is a matter of time.
 TIMED = re.compile(r"runs/[^/]+/(?:live|cancel)[^/]*")
+CHANGES = ("INSERT", "UPDATE", "DELETE")
 BEFORE, WITHIN, AFTER = "before", "within", "after"
 
 
@@ -139,11 +140,14 @@ def witness_index(journal: Journal) -> None:
 
     class Connection(sqlite3.Connection):
         def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
-            if statement == "COMMIT" and self.total_changes > self._committed:
-                self._committed = self.total_changes
-                with journal.writing("catalogue commit"):
-                    return super().execute(statement, *parameters)
-            return super().execute(statement, *parameters)
+            # Outside of a transaction, a statement is one by itself.
+            alone = not self.in_transaction and statement.startswith(CHANGES)
+            if not alone and (statement != "COMMIT" or self.total_changes == self._committed):
+                return super().execute(statement, *parameters)
+            with journal.writing("catalogue commit"):
+                answer = super().execute(statement, *parameters)
+            self._committed = self.total_changes
+            return answer
 
         _committed = 0
 

@@ -1,6 +1,5 @@
-"""Where runs are played, killed and played again: folders, the zygotes that fork, and comparison."""
+"""Where runs are played, killed and played again, and what they leave is compared."""
 
-import hashlib
 import json
 import os
 import queue
@@ -8,27 +7,23 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tests.survival.child import Scene
-from tests.survival.journal import TIMED, Death, Point, entries
+from tests.survival.journal import Death, Point, entries
 
 if TYPE_CHECKING:
     from demiurge.gateway.v1.gateway_service_pb2 import RunSpec
-
-    from services.runtime.object_store.port import ObjectStore
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 120.0
-# What differs from one time to the next in the records of a run.
-TIMES = {"create_time", "update_time", "start_time", "end_time"}
 
 
 @dataclass(frozen=True)
@@ -106,24 +101,26 @@ class Zygotes:
 
 @dataclass(frozen=True)
 class Remains:
-    """All that a run leaves: digests of objects by key, the index's points, and how it ended."""
+    """All that a run leaves: see child.play."""
 
-    objects: dict[str, str]
     outcome: dict[str, Any]
+
+    @property
+    def objects(self) -> dict[str, str]:
+        """Digests of the objects, by key."""
+        return dict(self.outcome["objects"])
 
     def difference(self, other: "Remains") -> str:
         """What is not as in `other`, in words; empty if nothing is."""
-        told = [
-            f"{key}: {'other' if key in self.objects and key in other.objects else 'only one has it'}"
-            for key in sorted(self.objects.keys() | other.objects.keys())
-            if self.objects.get(key) != other.objects.get(key)
-        ]
-        told += [
-            f"{name}: {self.outcome.get(name)!r:.300} instead of {other.outcome.get(name)!r:.300}"
-            for name in sorted(self.outcome.keys() | other.outcome.keys())
-            if self.outcome.get(name) != other.outcome.get(name)
-        ]
-        return "\n".join(told)
+        ours, theirs = self._items(), other._items()
+        return "\n".join(
+            f"{name}: {ours.get(name)!r:.300} instead of {theirs.get(name)!r:.300}"
+            for name in sorted(ours.keys() | theirs.keys())
+            if ours.get(name) != theirs.get(name)
+        )
+
+    def _items(self) -> dict[str, Any]:
+        return self.outcome | self.objects | {"objects": ""}
 
 
 @dataclass(frozen=True)
@@ -157,21 +154,11 @@ class Play:
 
     def remains(self) -> Remains:
         """What is there now."""
-        store = self.store()
-        objects = {
-            key: _digest(key, store.read(key)) for key in store.keys("") if not TIMED.fullmatch(key)
-        }
-        return Remains(objects, json.loads(self.scene.outcome.read_text()))
+        return Remains(json.loads(self.scene.outcome.read_text()))
 
     def writes(self) -> list[Point]:
         """The writes of the process that played last, in order."""
         return [point for death, point in entries(self.scene.journal) if death.phase == "before"]
-
-    def store(self) -> "ObjectStore":
-        """The run's store."""
-        from services.runtime.object_store.opening import open_store  # noqa: PLC0415
-
-        return open_store(self.scene.settings.get("DEMIURGE_STORE", str(self.folder / "store")))
 
 
 @dataclass(frozen=True)
@@ -188,16 +175,3 @@ class Theatre:
         shutil.copytree(inputs or self.inputs, folder)
         spec = self.spec.SerializeToString(deterministic=True).hex()
         return Play(self.zygotes, Scene(str(folder), spec, settings=self.settings))
-
-
-def _digest(key: str, content: bytes) -> str:
-    """SHA-256 of an object, but for the times in the records of a run."""
-    if key.startswith("runs/") and key.endswith(("/run.json", "/request.json")):
-        content = json.dumps(_timeless(json.loads(content)), sort_keys=True).encode()
-    return hashlib.sha256(content).hexdigest()
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _timeless(each) for name, each in value.items() if name not in TIMES}
-    return [_timeless(each) for each in value] if isinstance(value, list) else value

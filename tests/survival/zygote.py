@@ -76,7 +76,7 @@ def _become(scene: Scene, log: str) -> None:
     try:
         play(scene)
         code = 0
-    except BaseException:  # noqa: BLE001 - whatever it is, the child must end here
+    except BaseException:
         traceback.print_exc()
     finally:
         sys.stderr.flush()

@@ -1,0 +1,143 @@
+"""A bit that flips in a stored object is mended or named, and never heard.
+
+Every object is flipped in turn, and the run is created again from the stage that wrote it, and from
+the one after, so that whoever reads the object does so again.
+"""
+
+import random
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.survival.conftest import Tally, Undisturbed
+from tests.survival.journal import Point
+from tests.survival.stage import Remains, Theatre
+from tests.survival.test_every_write import named
+
+SEED = 42
+STAGES = 6
+INDEX_STAGE = 2
+ALL_DONE = STAGES
+FROM_NOTHING = -1
+
+# The stage that writes an object.
+WRITTEN_BY = {
+    r"audio/generated-.*|markers/.*": 0,
+    r"descriptors/.*": 1,
+    r"collections/.*|aliases/.*": INDEX_STAGE,
+    r"runs/[^/]+/predictions/.*": 3,
+    r"renders/.*": 5,
+    r"runs/[^/]+/run\.json": ALL_DONE,
+}
+INPUTS = re.compile(r"models/.*|audio/prediction/.*")
+HEARD = ("id", "audio", "edit_list", "spectrogram")
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One bit of an object, and the stage from which the run is then done again."""
+
+    key: str
+    bit: int
+    restart: int
+
+
+def restarts(key: str) -> list[int]:
+    """The stages from which a run reads the object again."""
+    if INPUTS.fullmatch(key):
+        return [FROM_NOTHING]
+    marker = re.fullmatch(r"runs/[^/]+/stages/(\d)\.json", key)
+    if marker:
+        return [int(marker[1]) + 1]
+    if key.endswith("/request.json"):
+        return [0, ALL_DONE]
+    [stage] = [stage for pattern, stage in WRITTEN_BY.items() if re.fullmatch(pattern, key)]
+    return [stage] if stage == ALL_DONE else [stage, stage + 1]
+
+
+def flips(undisturbed: Undisturbed) -> list[Flip]:
+    draw = random.Random(SEED)  # noqa: S311 - to be drawn again by its seed
+    found = []
+    for key in sorted(undisturbed.remains.objects):
+        # Some objects are empty.
+        if bits := 8 * (undisturbed.folder / "store" / key).stat().st_size:
+            found += [Flip(key, draw.randrange(bits), restart) for restart in restarts(key)]
+    return found
+
+
+def flip(folder: Path, chosen: Flip) -> None:
+    """Flips the bit in place, and takes away what the stages from there on left."""
+    for marker in (folder / "store").glob("runs/*/stages/*.json"):
+        if int(marker.stem) >= chosen.restart:
+            marker.unlink()
+    # Whatever ended is to be looked at again, unless it is what is damaged.
+    for end in (folder / "store").glob("runs/*/run.json"):
+        if not chosen.key.endswith("/run.json"):
+            end.unlink()
+    if chosen.restart <= INDEX_STAGE:
+        shutil.rmtree(folder / "query", ignore_errors=True)
+    with (folder / "store" / chosen.key).open("r+b") as file:
+        file.seek(chosen.bit // 8)
+        [byte] = file.read(1)
+        file.seek(chosen.bit // 8)
+        file.write(bytes([byte ^ 1 << chosen.bit % 8]))
+
+
+def verdict(found: Remains, chosen: Flip, undisturbed: Undisturbed) -> str:
+    """How it went; what must not be begins with "HEARD" or "UNNAMED"."""
+    outcome, wanted = found.outcome, undisturbed.remains.outcome
+    if outcome["state"] == "STATE_SUCCEEDED":
+        if any(outcome[name] != wanted[name] for name in HEARD):
+            return "HEARD: another piece"
+        mended = found.objects[chosen.key] == undisturbed.remains.objects[chosen.key]
+        return "mended: same piece" if mended else "not needed: same piece"
+    if chosen.key in outcome["error"]:
+        return "refused by name"
+    return f"UNNAMED: {outcome['error']}"
+
+
+def attack(
+    theatre: Theatre, undisturbed: Undisturbed, chosen: list[Flip], folder: Path, tally: Tally
+) -> None:
+    def one(number: int) -> str:
+        each = chosen[number]
+        inputs = theatre.inputs if each.restart == FROM_NOTHING else undisturbed.folder
+        play = theatre.play(folder / str(number), inputs)
+        flip(play.folder, each)
+        ended = play.once()
+        assert ended.code == 0, ended.log
+        found = verdict(play.remains(), each, undisturbed)
+        tally.add(f"bit flipped in: {named(Point('', each.key))}", found)
+        if found.startswith(("HEARD", "UNNAMED")):
+            return f"{each}: {found}"
+        shutil.rmtree(play.folder)
+        return ""
+
+    wrong = filter(None, theatre.zygotes.each(one, range(len(chosen))))
+    assert "\n".join(wrong) == ""
+
+
+def test_each_kind_of_object_is_attacked(undisturbed: Undisturbed) -> None:
+    keys = undisturbed.remains.objects
+    assert {key for key in keys if restarts(key)} == set(keys)
+    for pattern in (*WRITTEN_BY, INPUTS.pattern):
+        kinds = pattern.split("|")
+        assert any(re.fullmatch(kind, key) for kind in kinds for key in keys), pattern
+
+
+def test_a_bit_flipped_in_one_object_of_each_kind_is_never_heard(
+    theatre: Theatre, undisturbed: Undisturbed, tmp_path: Path, tally: Tally
+) -> None:
+    # The first of each kind: runs differ in their digests and numbers alone.
+    kinds = {re.sub(r"[0-9a-f]{12,}|\d", "", each.key): each for each in flips(undisturbed)}
+    attack(theatre, undisturbed, list(kinds.values()), tmp_path, tally)
+
+
+@pytest.mark.slow
+def test_a_bit_flipped_in_any_object_is_never_heard(
+    theatre: Theatre, undisturbed: Undisturbed, tmp_path: Path, tally: Tally
+) -> None:
+    attack(theatre, undisturbed, flips(undisturbed), tmp_path, tally)
