@@ -8,6 +8,8 @@ Heavy packages are imported by the fixtures that need them, so that the other su
 import hashlib
 import io
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -215,6 +217,29 @@ def trained_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights, config = trainer.weights(), trainer.config()
         models.save(family, name, 2, weights=weights, config=config, card="", best=True)
     return root
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    """Runs openssl in that folder."""
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """own.pem and own.key, for loopback, of the authority ca.pem."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    new_key = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    openssl(folder, *new_key, "-x509", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
+    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+    openssl(folder, *new_key, "-subj", "/CN=localhost", "-keyout", "own.key", "-out", "own.csr")
+    openssl(
+        folder,
+        *("x509", "-req", "-in", "own.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
+        *("-CAcreateserial", "-extfile", "names", "-out", "own.pem"),
+    )
+    return folder
 
 
 @pytest.fixture(scope="session")

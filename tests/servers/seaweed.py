@@ -1,5 +1,6 @@
 """A real S3 server for tests: SeaweedFS on loopback, to be killed, frozen and started anew."""
 
+import io
 import os
 import secrets
 import shutil
@@ -8,11 +9,13 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import urllib3
 from minio import Minio
+from minio.error import MinioException, ServerError
 
 BUCKET = "demiurge-tests"
 # Below the ports that systems give to outgoing connections, which would take one while it is down.
@@ -24,14 +27,16 @@ class Seaweed:
     """`with Seaweed(folder) as server`: running inside the block, with what it stored in `folder`.
 
     It is reached as `environment` says (the DEMIURGE_S3_… variables). Each `location()` is a store
-    of its own in one bucket: every bucket takes disk space by the gigabyte.
+    of its own in one bucket: every bucket takes disk space by the gigabyte. `certificates` is a
+    folder of own.pem, own.key and ca.pem, with which it speaks TLS.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, certificates: Path | None = None) -> None:
         program = Path(sys.executable).parent / "weed"
         self._program = str(program) if program.exists() else shutil.which("weed")
         assert self._program, "weed is not installed: make install"
         self._folder = folder
+        self._certificates = certificates
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir(parents=True)
         self.access_key_file = folder / "access_key"
@@ -43,7 +48,7 @@ class Seaweed:
     @property
     def endpoint(self) -> str:
         """Where S3 is served."""
-        return f"http://127.0.0.1:{self._ports[0]}"
+        return f"http{'s' * bool(self._certificates)}://127.0.0.1:{self._ports[0]}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -61,17 +66,27 @@ class Seaweed:
     def client(self) -> Minio:
         """A client that knows nothing of Demiurge."""
         return Minio(
-            self.endpoint.removeprefix("http://"),
+            self.endpoint.partition("://")[2],
             access_key=self.access_key_file.read_text().strip(),
             secret_key=self.secret_key_file.read_text().strip(),
-            secure=False,
+            secure=bool(self._certificates),
             region="us-east-1",
+            http_client=self._http(),
         )
 
     def start(self) -> None:
         """Starts it and waits until it answers; what was stored before is there again."""
         assert not self._process, "it runs"
         s3, *others = self._ports
+        certificates = self._certificates
+        tls = (
+            [
+                f"-s3.cert.file={certificates / 'own.pem'}",
+                f"-s3.key.file={certificates / 'own.key'}",
+            ]
+            if certificates
+            else []
+        )
         names = ("master", "volume", "filer")
         ports = [
             f"-{name}.port{suffix}={others.pop()}" for name in names for suffix in ("", ".grpc")
@@ -89,6 +104,7 @@ class Seaweed:
             f"-s3.port={s3}",
             f"-s3.port.grpc={others.pop()}",
             *ports,
+            *tls,
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             "-s3.iam=false",
@@ -128,19 +144,32 @@ class Seaweed:
         assert self._process, "it does not run"
         os.killpg(self._process.pid, number)
 
+    def _http(self) -> urllib3.PoolManager:
+        trusted = self._certificates and str(self._certificates / "ca.pem")
+        return urllib3.PoolManager(ca_certs=trusted, timeout=60)
+
     def _wait_until_ready(self) -> None:
         assert self._process
         end = time.monotonic() + READY_SECONDS
         while time.monotonic() < end and self._process.poll() is None:
-            try:
-                if urllib3.request("GET", f"{self.endpoint}/healthz", retries=False).status == 200:
-                    break
-            except urllib3.exceptions.HTTPError:
-                pass
+            with suppress(urllib3.exceptions.HTTPError, MinioException):
+                self._use()
+                return
             time.sleep(0.05)
-        else:
-            last_words = (self._folder / "log").read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"SeaweedFS did not start:\n{last_words}")
+        last_words = (self._folder / "log").read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"SeaweedFS did not start:\n{last_words}")
+
+    def _use(self) -> None:
+        """Raises unless it serves: its parts find each other after it says that it is healthy."""
+        health = self._http().request("GET", f"{self.endpoint}/healthz", retries=False)
+        if health.status != 200:
+            raise ServerError("not healthy", health.status)
+        client = self.client()
+        if not client.bucket_exists(BUCKET):
+            client.make_bucket(BUCKET)
+        client.put_object(BUCKET, "ready", io.BytesIO(b"1"), 1)
+        client.get_object(BUCKET, "ready").release_conn()
+        client.remove_object(BUCKET, "ready")
 
     def __enter__(self) -> Self:
         self.start()

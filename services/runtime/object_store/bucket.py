@@ -171,15 +171,20 @@ class Bucket:
         try:
             with self._answers(self.name):
                 # Unlike a question for the bucket's head, this one is answered with a reason.
-                self._client._execute(
+                answer = self._client._execute(
                     "GET",
                     self.name,
                     query_params={"list-type": "2", "max-keys": "1", "prefix": prefix},
                 )
-                return
         except UnavailableError as error:
             if _code(error) != "NoSuchBucket":
                 raise
+            self._make()
+        else:
+            if not self.told(answer, self.name).tag.endswith("ListBucketResult"):
+                raise self._away(self.name, "does not answer as S3 does")
+
+    def _make(self) -> None:
         try:
             with self._answers(self.name):
                 self._client.make_bucket(self.name)

@@ -1,8 +1,6 @@
 """Who may listen where, and who may call."""
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,27 +52,6 @@ async def test_the_token_is_asked_of_all_but_probes_and_never_logged(
     assert any(line.get("code") == "UNAUTHENTICATED" for line in log())
     with pytest.raises(errors.ConfigurationError, match="DEMIURGE_TLS_CA"):
         open_channel("example.org:443", guarded)
-
-
-def openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    new_key = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl(folder, *new_key, "-x509", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
-    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-    openssl(folder, *new_key, "-subj", "/CN=localhost", "-keyout", "own.key", "-out", "own.csr")
-    openssl(
-        folder,
-        *("x509", "-req", "-in", "own.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-        *("-CAcreateserial", "-extfile", "names", "-out", "own.pem"),
-    )
-    return folder
 
 
 async def test_tls_protects_and_mutual_tls_asks_for_a_certificate(
