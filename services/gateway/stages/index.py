@@ -46,9 +46,6 @@ async def run(context: RunContext, advance: Advance) -> IndexedMaterial:
     created = await peers.call(
         peers.query.CreateCollection, CreateCollectionRequest(collection_id=name, spec=spec)
     )
-    if created.collection.published:
-        advance(len(material), len(material))
-        return IndexedMaterial(collection_id=name)
 
     async def index(description: Description) -> None:
         request = IndexDescriptorsRequest(
@@ -56,8 +53,12 @@ async def run(context: RunContext, advance: Advance) -> IndexedMaterial:
         )
         await peers.call(peers.query.IndexDescriptors, request)
 
-    await fan_out(material, index, concurrency=context.concurrency, advance=advance)
-    # Runs search exactly, and need no graph.
+    if created.collection.published:
+        advance(len(material), len(material))
+    else:
+        await fan_out(material, index, concurrency=context.concurrency, advance=advance)
+    # Even if it is published: a crash may have come before the store was told so. Runs search
+    # exactly, and need no graph.
     publication = PublishCollectionRequest(collection_id=name, skip_graph=True)
     await peers.call(peers.query.PublishCollection, publication)
     return IndexedMaterial(collection_id=name)
