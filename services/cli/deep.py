@@ -31,6 +31,7 @@ def look_deep(*, mend: bool) -> list[Finding]:
         check = StoreCheck(store, progress, mend=mend)
         findings += check.objects()
         findings += check.references()
+        findings += check.runs()
         recorded = list(store.keys(COLLECTIONS))
         damaged = {key.split("/")[1] for key in check.damaged if key.startswith(COLLECTIONS)}
         try:

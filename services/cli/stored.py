@@ -20,10 +20,13 @@ COLLECTIONS = "collections/"
 MEBIBYTE = 1024**2
 _NAMED = 3
 
+# Made by runs, which are done again only if they have not ended.
+_MADE_BY_RUNS = ("descriptors/", "audio/generated-")
+
 # What brings an object back, by the beginning of its key.
 _ADVICE = {
     "audio/": "upload it again under the same name; if a run made it, the same run makes it again",
-    "descriptors/": "resume the run that needs it, or extract or index its sound again",
+    "descriptors/": "the same `demiurge run`, or `demiurge index`, makes it again",
     "models/": "import or train the model again: `demiurge import`, `demiurge train`",
     "checkpoints/": "training cannot be resumed from it; `demiurge train` begins anew",
     "renders/": "the same `demiurge run` makes it again",
@@ -48,6 +51,7 @@ class StoreCheck:
         self._needs: dict[tuple[str, str], list[str]] = {}
         self.damaged: set[str] = set()
         """Keys whose bytes are not what was put."""
+        self._missing: set[str] = set()
 
     def objects(self) -> Iterator[Finding]:
         """Each damaged object, and how many are whole."""
@@ -84,7 +88,8 @@ class StoreCheck:
                 there = self._store.stat(key).sha256
             except NotFoundError:
                 wrong += 1
-                yield Finding("reference", f"{key}: not there, {needed}", _advice(key))
+                self._missing.add(key)
+                yield Finding("reference", f"{key}: not there, {needed}", self._advice(key))
                 continue
             if sha256 in ("", there):
                 fitting += 1
@@ -99,6 +104,30 @@ class StoreCheck:
                 yield self._damaged(key, what)
         if not wrong:
             yield Finding("references", f"{fitting} stand")
+
+    def runs(self) -> Iterator[Finding]:
+        """Each run that ended and has lost something which it can make again.
+
+        With `mend` its end is forgotten: for a run that ended, the same request finds its piece
+        and makes nothing.
+        """
+        gone = {key for key in self.damaged | self._missing if key.startswith(_MADE_BY_RUNS)}
+        if not gone or not self._mend:
+            return
+        opened = set()
+        for key in self._store.keys("runs/"):
+            if not key.endswith(".json") or key in self.damaged:
+                continue
+            content = orjson.loads(self._store.read(key))
+            if gone.isdisjoint(needed for needed, _, _ in _references(key, content)):
+                continue
+            run_id = key.split("/")[1]
+            end = f"runs/{run_id}/run.json"
+            if run_id not in opened and self._store.exists(end):
+                self._store.delete(end)
+                opened.add(run_id)
+                found = f"{run_id}: open again, for what it made is lost"
+                yield Finding("run", found, "the same `demiurge run` completes it", "opened")
 
     def _checked(self, key: str) -> StoredObject:
         """What is known of an intact object; CorruptObjectError if it is not."""
@@ -116,12 +145,16 @@ class StoreCheck:
         return found
 
     def _damaged(self, key: str, what: str) -> Finding:
-        advice = _advice(key)
         if self._mend:
             what = f"{what}; now {self._set_aside(key)}"
-        elif not key.startswith(COLLECTIONS):
-            advice = f"`demiurge doctor --deep --mend` moves it aside; then {advice}"
-        return Finding("object", what, advice, "damaged")
+        return Finding("object", what, self._advice(key), "damaged")
+
+    def _advice(self, key: str) -> str:
+        known = (advice for prefix, advice in _ADVICE.items() if key.startswith(prefix))
+        advice = next(known, "put it there again, as it was, if anything needs it")
+        if self._mend or key.startswith(COLLECTIONS):
+            return advice
+        return f"`demiurge doctor --deep --mend`; then {advice}"
 
     def _set_aside(self, key: str) -> str:
         """Copies an object, as it is, to a free name below corrupt/, then removes it."""
@@ -168,8 +201,3 @@ def _object_refs(content: Any) -> Iterator[tuple[str, str]]:
     if isinstance(content, list):
         for part in content:
             yield from _object_refs(part)
-
-
-def _advice(key: str) -> str:
-    found = (advice for prefix, advice in _ADVICE.items() if key.startswith(prefix))
-    return next(found, "put it there again, as it was, if anything needs it")
