@@ -3,9 +3,18 @@ from concurrent.futures import ThreadPoolExecutor
 import librosa
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from services.descriptor import mfcc
-from services.descriptor.mfcc import FEATURE_NAMES, ExtractionSettings, deltas_are_zero, extract
+from services.descriptor import mfcc, spool
+from services.descriptor.mfcc import (
+    FEATURE_NAMES,
+    ExtractionSettings,
+    deltas_are_zero,
+    extract,
+    extract_blocks,
+)
+from services.descriptor.spool import Spool
 from services.errors import InvalidInputError
 
 PUBLISHED = ExtractionSettings()
@@ -95,6 +104,55 @@ def test_blocks_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     in_pieces, _ = extract(samples, PUBLISHED)
 
     assert np.abs(whole - in_pieces).max() < 1e-3
+
+
+def of_the_whole(samples: np.ndarray, settings: ExtractionSettings) -> np.ndarray:
+    """The features as they follow from all decibels at once."""
+    blocks = list(mfcc._mel_power([samples], settings))
+    decibels = librosa.power_to_db(np.concatenate(blocks, axis=1), top_db=80.0)
+    coefficients = librosa.feature.mfcc(S=decibels, n_mfcc=13)
+    derivatives = [
+        librosa.feature.delta(coefficients, order=order)
+        if len(coefficients.T) >= 9
+        else np.zeros_like(coefficients)
+        for order in (1, 2)
+    ]
+    return np.concatenate([coefficients, *derivatives]).T
+
+
+def in_blocks(samples: np.ndarray, settings: ExtractionSettings, cuts: list[int]) -> np.ndarray:
+    with Spool(39) as features:
+        extract_blocks(np.split(samples, cuts), settings, features)
+        return np.concatenate(list(features.rows()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    hop=st.sampled_from([64, 300, 1024, 3_000]),
+    frames=st.integers(1, 70),
+    beside=st.integers(-1, 1),
+    data=st.data(),
+)
+def test_blocks_of_any_length_give_the_bits_of_the_whole(
+    hop: int, frames: int, beside: int, data: st.DataObject
+) -> None:
+    length = max(1, frames * hop + beside)
+    cuts = sorted(data.draw(st.sets(st.integers(0, length), max_size=6)))
+    samples, extraction = noise(length), ExtractionSettings(hop_length=hop)
+    block_frames = data.draw(st.integers(1, 24))
+    whole = of_the_whole(samples, extraction)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool, "BLOCK_FRAMES", block_frames)
+
+        assert in_blocks(samples, extraction, cuts).tobytes() == whole.tobytes()
+        assert extract(samples, extraction)[0].tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("frames", [*range(1, 21), *range(1_015, 1_040), 2_048, 2_051])
+def test_block_edges_leave_no_trace_in_bits(frames: int) -> None:
+    samples, extraction = noise(64 * frames, seed=frames), ExtractionSettings(hop_length=64)
+
+    assert extract(samples, extraction)[0].tobytes() == of_the_whole(samples, extraction).tobytes()
 
 
 def test_threads_get_the_same_bits_as_one_after_the_other() -> None:
