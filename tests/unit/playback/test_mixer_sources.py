@@ -178,3 +178,19 @@ def test_a_reader_s_samples_are_left_as_they_are(table_of, noise):
     for block in Mixer(table, lambda ref: Sound(samples, 44_100, ref.key)).render(100):
         block[:] = 9  # whoever is given a block may keep it and write to it
     np.testing.assert_array_equal(samples, before)
+
+
+def test_a_checkpoint_ends_the_resampling_of_a_long_source(sounds, table_of, noise):
+    source = sounds.add("long.wav", noise(3 * 2**20), rate=22_050)
+    calls = 0
+
+    def checkpoint():
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise CancelledError("nobody waits")
+
+    mixer = Mixer(table_of([source], [(0, 0)]), sounds.read, checkpoint=checkpoint)
+    with pytest.raises(CancelledError):
+        list(mixer.render())
+    assert not mixer.facts
