@@ -264,7 +264,11 @@ class Bucket:
                 f"{culprit!r} is no key for this server: {said}", culprit=culprit
             )
         else:
-            meaning = self._away(culprit, f"answers {said}")
+            meaning = UnavailableError(
+                f"{culprit}: the object store at {self._endpoint} answers {said}; its log says "
+                "why, and a full disk may be the reason",
+                culprit=culprit,
+            )
         return meaning
 
     def _away(self, culprit: str, what: str) -> UnavailableError:

@@ -2,11 +2,20 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from services.errors import ConfigurationError, ConflictError, ObjectKeyError, UnavailableError
+from services.errors import (
+    ConfigurationError,
+    ConflictError,
+    CorruptObjectError,
+    ObjectKeyError,
+    StorageFullError,
+    UnavailableError,
+)
 from services.runtime.object_store.folder import INCOMING, FolderStore
 from services.runtime.object_store.opening import open_store
 from services.runtime.settings import RuntimeSettings
@@ -143,6 +152,48 @@ for put in (store.put, store.put_new):
     assert answer.stdout.count(f"the object store at {tmp_path} is full: make room there") == 2
     assert files(tmp_path) == ["a"]
     assert (tmp_path / "a").read_bytes() == b"before"
+
+
+@contextmanager
+def mounted(folder: Path, kind: str, options: str = "") -> Iterator[Path]:
+    """A filesystem of its own in that folder, where we may mount one."""
+    folder.mkdir()
+    command = ["mount", "-t", kind, *(["-o", options] if options else []), kind, str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_without_room_says_so_and_has_room_again_afterwards(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "tmpfs", "size=2m") as root:
+        store = FolderStore(root)
+        store.put("a", b"before")
+        for put in (store.put, store.put_new):
+            with pytest.raises(StorageFullError, match=f"{root} is full: make room") as caught:
+                put("a" if put == store.put else "b", bytes(3 << 20))
+            assert caught.value.culprit == str(root)
+        assert files(root) == ["a"]
+        assert store.read("a") == b"before"
+        store.put("c", bytes(1 << 20))
+
+
+def test_where_no_hash_can_be_recorded_objects_are_hashed_when_asked_for(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "ramfs") as root:
+        store = FolderStore(root)
+        stored = store.put_new("a.wav", b"1")
+        assert (
+            store.put_new("a.wav", b"1") == stored == store.stat("a.wav") == store.verify("a.wav")
+        )
+        with pytest.raises(ConflictError):
+            store.put_new("a.wav", b"2")
+        (root / "a.wav").write_bytes(b"22")
+        assert store.stat("a.wav").sha256 != stored.sha256
+        assert store.read("a.wav") == b"22"
+        with pytest.raises(CorruptObjectError, match="was changed since"):
+            store.read("a.wav", sha256=stored.sha256)
 
 
 def test_a_store_that_has_gone_is_unavailable_not_empty(tmp_path: Path) -> None:
