@@ -31,6 +31,7 @@ _ADVICE = {
     "checkpoints/": "training cannot be resumed from it; `demiurge train` begins anew",
     "renders/": "the same `demiurge run` makes it again",
     "runs/": "the same `demiurge run` writes it again",
+    "markers/": "what it tells is made again when it is needed",
     COLLECTIONS: "see its collection",
     "aliases/": "--mend writes it again if the index has the alias, `demiurge index` if not",
 }

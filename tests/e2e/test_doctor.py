@@ -132,7 +132,8 @@ def test_after_a_run_nothing_is_wrong(stack: Stack) -> None:
 def test_a_flipped_bit_is_found_and_named_in_every_object(stack: Stack) -> None:
     keys = [key for key in stack.store.keys("") if stack.store.stat(key).size_bytes]
     kinds = {key.split("/")[0] for key in keys}
-    assert kinds == {"aliases", "audio", "collections", "descriptors", "models", "renders", "runs"}
+    own = {"aliases", "audio", "collections", "descriptors", "markers", "models", "renders", "runs"}
+    assert kinds == own
     for key in keys:
         flip(stack.folder / "store" / key)
 
