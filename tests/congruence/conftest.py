@@ -6,7 +6,7 @@ one (with DEMIURGE_TEST_QDRANT_GRPC_PORT and DEMIURGE_TEST_QDRANT_API_KEY_FILE),
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def real() -> Iterator[Callable[[], VectorIndex]]:
     yield opened
 
 
-INDEXES: dict[str, Callable[[], AbstractContextManager[Callable[[], VectorIndex]]]] = {
+INDEXES: Mapping[str, Callable[[], AbstractContextManager[Callable[[], VectorIndex]]]] = {
     "edge": edge,
     "server": local,
 } | ({"real server": real} if REAL else {})

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from services.audio.match_table import SourceRef
 from services.audio.statistics import FeatureStatistics
-from services.errors import ConflictError, InvalidInputError, NotFoundError, NotReadyError
+from services.errors import (
+    CancelledError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    NotReadyError,
+)
 from services.query.index import (
     CollectionSpec,
     Metric,
@@ -219,6 +225,104 @@ def test_an_empty_collection_is_not_published(index: VectorIndex) -> None:
 
     with pytest.raises(NotReadyError, match=r"birds.*index descriptors"):
         index.publish("birds")
+
+
+@pytest.mark.parametrize("skip_graph", [True, False])
+def test_published_with_or_without_a_graph_a_collection_answers_the_same(
+    index: VectorIndex, skip_graph: bool
+) -> None:
+    generator = np.random.default_rng(5)
+    sounds = {f"{name}.wav": generator.normal(size=(300, 4)).astype(np.float32) for name in "ab"}
+    queries = generator.normal(size=(6, 4)).astype(np.float32)
+    index.create("birds", spec_of(4))
+    for key, frames in sounds.items():
+        index.add("birds", source(key), frames)
+
+    assert index.publish("birds", "current", skip_graph=skip_graph).published
+    exact = index.search("current", queries, 3, SearchMode.EXACT)
+    quick = index.search("current", queries, 3, SearchMode.APPROXIMATE)
+    assert index.publish("birds", "current").aliases == ("current",)
+    after = index.search("current", queries, 3, SearchMode.EXACT)
+
+    assert moments_of(quick) == moments_of(exact) == moments_of(after)
+    np.testing.assert_array_equal(quick.distances, exact.distances)
+    with pytest.raises(ConflictError, match="published"):
+        index.add("birds", source("owl.wav"), queries)
+
+
+def test_every_point_that_the_engine_holds_can_be_looked_at(index: VectorIndex) -> None:
+    generator = np.random.default_rng(6)
+    sounds = {
+        f"{name}.wav": generator.normal(size=(count, 3)).astype(np.float32)
+        for name, count in (("wren", 5000), ("owl", 1))
+    }
+    # Distances are not taken on raw frames, but raw is what comes back.
+    fill(index, spec_of(3, Metric.COSINE), sounds)
+
+    pages = list(index.points("birds"))
+
+    assert max(len(page.keys) for page in pages) <= 4096
+    held = {
+        (key, int(start)): tuple(frame)
+        for page in pages
+        for key, start, frame in zip(page.keys, page.start_samples, page.frames, strict=True)
+    }
+    assert held == {
+        (key, number * HOP): tuple(frame)
+        for key, frames in sounds.items()
+        for number, frame in enumerate(frames)
+    }
+    ids = [name for page in pages for name in page.ids]
+    assert len(set(ids)) == len(ids) == 5001
+
+
+def test_points_of_an_unknown_collection_are_refused(index: VectorIndex) -> None:
+    with pytest.raises(NotFoundError, match="'bats'"):
+        next(index.points("bats"))
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_a_caller_that_gave_up_stops_the_work_and_leaves_nothing_half_done(
+    index: VectorIndex, calls: int
+) -> None:
+    frames = np.arange(6000, dtype=np.float32).reshape(3000, 2)
+    index.create("birds", spec_of(2))
+    index.add("birds", source("wren.wav"), frames[:10])
+    asked = itertools.count(1)
+
+    def checkpoint() -> None:
+        if next(asked) >= calls:
+            raise CancelledError("nobody waits")
+
+    with pytest.raises(CancelledError, match="nobody waits"):
+        index.add("birds", source("owl.wav"), frames, checkpoint=checkpoint)
+    assert index.describe("birds").point_count == 10
+    found = index.search("birds", frames[2999:], 1, SearchMode.EXACT)
+    assert moments_of(found) == [[("wren.wav", 9 * HOP)]]
+
+    assert index.add("birds", source("owl.wav"), frames) == 3000
+    with pytest.raises(CancelledError):
+        index.publish("birds", checkpoint=checkpoint)
+    assert index.publish("birds").point_count == 3010
+    with pytest.raises(CancelledError):
+        index.search("birds", frames[:9], 1, SearchMode.EXACT, checkpoint=checkpoint)
+    assert sum(len(page.keys) for page in index.points("birds")) == 3010
+
+
+def test_a_search_asks_again_and_again_whether_it_is_still_wanted(index: VectorIndex) -> None:
+    # Ties without end: every frame is looked at for every query.
+    fill(index, spec_of(1), {"wren.wav": np.zeros((200, 1), np.float32)})
+    asked: list[None] = []
+
+    index.search(
+        "birds",
+        np.zeros((50, 1), np.float32),
+        1,
+        SearchMode.EXACT,
+        checkpoint=lambda: asked.append(None),
+    )
+
+    assert len(asked) > 50
 
 
 def test_sounds_may_be_added_from_many_threads(index: VectorIndex) -> None:

@@ -22,9 +22,10 @@ class Qdrant:
     """`with Qdrant() as server`: listening on loopback at `url` and `grpc_port`.
 
     Asks for `api_key`, if given; speaks TLS, if `certificate` (key and chain, PEM) is. `calls`
-    counts the calls by method; methods in `failing` fail; `statuses` are what collections are said
-    to be in, one description after the other, before they are green; and while `hanging` is set
-    nothing is answered.
+    counts the calls by method, `most_at_once` those under way together. Methods in `failing` fail;
+    all do once `calls_left` are through, the first of these after its work if `last_is_done`.
+    `statuses` are what collections are said to be in, one description after the other, before they
+    are green. The method that `hanging` names, or "all", is not answered.
     """
 
     def __init__(
@@ -32,8 +33,13 @@ class Qdrant:
     ) -> None:
         self.calls: Counter[str] = Counter()
         self.bytes_answered = 0
-        self.hanging = threading.Event()
+        self.hanging = ""
         self.statuses: list[models.CollectionStatus] = []
+        self.optimizer_error = ""
+        self.calls_left: int | None = None
+        self.last_is_done = False
+        self.most_at_once: Counter[str] = Counter()
+        self._at_once: Counter[str] = Counter()
         self.failing: dict[str, tuple[grpc.StatusCode, str]] = {}
         self._key = api_key
         self._stopped = threading.Event()
@@ -62,6 +68,10 @@ class Qdrant:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Hangs up on everybody."""
         self._stopped.set()
         self._server.stop(0).wait()
 
@@ -72,18 +82,34 @@ class Qdrant:
         sent = dict(context.invocation_metadata())
         if self._key and sent.get("api-key") != self._key:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "Invalid API key or JWT")
-        while self.hanging.is_set() and not self._stopped.wait(0.05):
+        while self.hanging in {method, "all"} and not self._stopped.wait(0.05):
             pass
-        with self._lock:
-            self.calls[method] += 1
-            if method in self.failing:
-                context.abort(*self.failing[method])
-            try:
-                answer = work(request)
-            except ValueError as error:
-                context.abort(_code(str(error)), str(error))
-            self.bytes_answered += answer.ByteSize()
-            return answer
+        self._at_once[method] += 1
+        self.most_at_once[method] = max(self.most_at_once[method], self._at_once[method])
+        try:
+            with self._lock:
+                return self._answered(method, work, request, context)
+        finally:
+            self._at_once[method] -= 1
+
+    def _answered(
+        self, method: str, work: "_Method", request: Any, context: grpc.ServicerContext
+    ) -> Any:
+        self.calls[method] += 1
+        if method in self.failing:
+            context.abort(*self.failing[method])
+        if self.calls_left is not None:
+            self.calls_left -= 1
+            if self.calls_left < 0:
+                if self.last_is_done and self.calls_left == -1:
+                    work(request)
+                context.abort(grpc.StatusCode.ABORTED, "the server went away")
+        try:
+            answer = work(request)
+        except ValueError as error:
+            context.abort(_code(str(error)), str(error))
+        self.bytes_answered += answer.ByteSize()
+        return answer
 
 
 def _code(said: str) -> grpc.StatusCode:
@@ -126,6 +152,9 @@ class _Methods:
     def _get(self, request: Any) -> Any:
         info = self._local.get_collection(request.collection_name)
         info.status = self._server.statuses.pop(0) if self._server.statuses else info.status
+        if self._server.optimizer_error:
+            error = self._server.optimizer_error
+            info.optimizer_status = models.OptimizersStatusOneOf1(error=error)
         return q.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
 
     def _list(self, _: Any) -> Any:
