@@ -127,9 +127,9 @@ class Peers:
             except grpc.aio.AioRpcError as failure:
                 error = error_from_rpc(failure)
                 if isinstance(error, TimeExceededError):
-                    noun = _noun(request)
+                    noun, asked = _noun(request), request.DESCRIPTOR.name.removesuffix("Request")
                     raise TimeExceededError(
-                        f"the {noun} service did not answer {request.DESCRIPTOR.name} within "
+                        f"the {noun} service did not answer {asked} within "
                         f"{self._timeout_seconds:g} s: look at its log and its load; if it only "
                         "needs longer, raise DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS",
                         culprit=noun,
