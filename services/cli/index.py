@@ -70,6 +70,8 @@ def index(
             request = pb.IndexDescriptorsRequest(
                 collection_id=name, source=each.audio, track=each.answer.track
             )
+            # By reference: what is sent along would be stored a second time.
+            request.track.object.CopyFrom(each.answer.object)
             client.query.IndexDescriptors(request)
             progress.update("indexing", count, len(described))
         published = client.query.PublishCollection(

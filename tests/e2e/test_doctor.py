@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from demiurge.query.v1 import query_service_pb2 as pb
+from qdrant_edge import EdgeShard, ScrollRequest, UpdateOperation
 from typer.testing import CliRunner
 
 from services.cli.main import app
@@ -245,6 +246,30 @@ def test_an_index_that_was_lost_is_rebuilt_from_the_store_alone(
             stack.store.delete(key)
         for key in list(stack.store.keys("runs/")):
             if key.endswith(("stages/4.json", "stages/5.json", "run.json")):
+                stack.store.delete(key)
+        assert pieces(stack) == made
+        assert examine(stack).exit_code == 0
+
+
+def test_points_lost_behind_the_back_of_the_index_are_found_and_brought_back(
+    reopened: Callable[[], AbstractContextManager[Stack]], tmp_path: Path, made: list[bytes]
+) -> None:
+    shards = sorted((tmp_path / "query" / "shards").iterdir())
+    for path in shards:
+        shard = EdgeShard.load(str(path))
+        [first, *_], _ = shard.scroll(ScrollRequest(limit=1))
+        shard.update(UpdateOperation.delete_points([first.id]))
+        shard.flush()
+        shard.close()
+    looked = examine(None, folder=tmp_path)
+    assert (len(looked.wrong), looked.exit_code) == (len(shards), 1)
+    assert "1 points missing, of" in "\n".join(looked.lines)
+
+    assert examine(None, "--mend", folder=tmp_path).exit_code == 0
+
+    with reopened() as stack:
+        for key in list(stack.store.keys("")):
+            if key.startswith("renders/") or key.endswith(("stages/4.json", "run.json")):
                 stack.store.delete(key)
         assert pieces(stack) == made
         assert examine(stack).exit_code == 0
