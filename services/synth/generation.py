@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from services.audio.resampling import resample, to_mono
 from services.errors import InvalidInputError, SettingsMismatchError
+from services.synth.interruption import interruptible
 from services.synth.mel import MelSettings, MelSpectrogram
 from services.synth.melgan.generator import Generator as Vocoder
 from services.synth.melgan.generator import vocode
@@ -49,13 +50,14 @@ class Synthesizer:
     ) -> FloatArray:
         """A new sound, (duration_samples,) float32 in (-1, 1); all noise comes from `seed`.
 
-        `checkpoint` is called between the steps and raises to stop.
+        `checkpoint` is called before every step of either network and raises to stop.
         """
         if duration_samples < 1:
             raise InvalidInputError("the duration is shorter than one sample", culprit="duration")
         hop = self._unagan.settings.mel.hop_length
         frames = max(-(-duration_samples // hop), self._vocoder.settings.shortest_frames)
-        mel = self._unagan.sing(frames, [seed], checkpoint)
+        with interruptible(self._unagan.generator, checkpoint):
+            mel = self._unagan.sing(frames, [seed], checkpoint)
         return _voiced(self._vocoder, mel, vocoder_seed(seed), duration_samples, checkpoint)
 
 
@@ -107,6 +109,7 @@ def _voiced(
     vocoder: Vocoder, mel: torch.Tensor, seed: int, sample_count: int, checkpoint: Checkpoint
 ) -> FloatArray:
     checkpoint()
-    samples: FloatArray = vocode(vocoder, mel, [seed])[0, 0, :sample_count].cpu().numpy()
+    with interruptible(vocoder, checkpoint):
+        samples: FloatArray = vocode(vocoder, mel, [seed])[0, 0, :sample_count].cpu().numpy()
     checkpoint()
     return samples

@@ -84,7 +84,7 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
 
         def copy(checkpoint: Checkpoint) -> tuple[FloatArray, int]:
             with self._store.open(request.audio.key, sha256=request.audio.sha256) as file:
-                sound = read_audio(file, name=request.audio.key)
+                sound = read_audio(file, name=request.audio.key, checkpoint=checkpoint)
             seconds = len(sound.samples) / sound.sample_rate_hertz
             self._refuse_too_long(seconds, request.audio.key)
             generator = self._loaded.melgan(vocoder)

@@ -1,5 +1,6 @@
 import asyncio
 import io
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from services.synth.melgan.generator import Generator as Vocoder
 from services.synth.melgan.generator import MelGanSettings, save_generator
 from services.synth.servicer import SynthServicer
 from services.synth.settings import SynthSettings
+from services.synth.unagan.blocks import BodyBlock
 from services.synth.unagan.generator import UnaganSettings, build_generator
 
 MEL = MelSettings(sample_rate_hertz=16_000, n_fft=256, hop_length=64, win_length=256, n_mels=10)
@@ -94,6 +96,10 @@ def request(
 def samples_of(store: FolderStore, ref: audio_pb2.ObjectRef) -> np.ndarray:
     with store.open(ref.key, sha256=ref.sha256) as file:
         return read_audio(file, name=ref.key).samples
+
+
+async def generated(stub: pb_grpc.SynthServiceStub, key: str) -> pb.GenerateAudioResponse:
+    return await stub.GenerateAudio(request(key, seed=8))
 
 
 async def refused(call: "grpc.aio.UnaryUnaryCall[object, object]") -> grpc.aio.AioRpcError:
@@ -338,6 +344,43 @@ async def test_calls_at_once_get_their_own_sounds(
         store.delete(response.audio.key)
         alone = await stub.GenerateAudio(one)
         assert alone.audio.sha256 == response.audio.sha256
+
+
+@pytest.mark.parametrize("seconds_to_wait", [None, 0.3])
+async def test_whoever_leaves_in_the_middle_of_a_pass_frees_the_device_and_nothing_is_stored(
+    stub: pb_grpc.SynthServiceStub,
+    store: FolderStore,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds_to_wait: float | None,
+) -> None:
+    entered, go_on, passes = threading.Event(), threading.Event(), []
+    forward = BodyBlock.forward
+
+    def held(block: BodyBlock, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        passes.append(x.shape)
+        entered.set()
+        assert go_on.wait(20)
+        return forward(block, x, state)
+
+    monkeypatch.setattr(BodyBlock, "forward", held)
+    left = stub.GenerateAudio(request("audio/raw/left.wav"), timeout=seconds_to_wait)
+    asking = asyncio.ensure_future(left.code())
+    assert await asyncio.to_thread(entered.wait, 20)
+    next_one = asyncio.ensure_future(generated(stub, "audio/raw/next.wav"))
+    if seconds_to_wait is None:
+        left.cancel()
+    code = await asking
+    await asyncio.sleep(0.2)  # for the server to hear of it
+    assert len(passes) == 1
+
+    go_on.set()
+
+    assert code in {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert (await next_one).audio.key == "audio/raw/next.wav"
+    # One block of the one who left, and the three of the other.
+    assert len(passes) == 4
+    assert list(store.keys("audio/")) == ["audio/raw/next.wav"]
+    assert len(list(store.keys("markers/"))) == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has such a device")

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from services.errors import CorruptObjectError, InvalidInputError, SettingsMismatchError
+from services.synth.interruption import BidirectionalGRU
 from services.synth.mel import MelSettings
 
 Variant = Literal["original", "gru"]
@@ -167,7 +168,7 @@ class Recurrence(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.rec = nn.GRU(channels, channels, batch_first=True, bidirectional=True)
+        self.rec = BidirectionalGRU(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, steps) to the same."""

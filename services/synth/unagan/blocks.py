@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from services.synth.interruption import BidirectionalGRU
+
 KERNEL_SIZE = 3
 LEAKY_SLOPE = 0.01
 # Widths, and time dilations, of the 2-D blocks that discriminator and encoder begin with.
@@ -19,7 +21,7 @@ class RecurrentConvolution(nn.Module):
 
     def __init__(self, width: int, groups: int, dilation: int = 1) -> None:
         super().__init__()
-        self.gru = nn.GRU(width, width, batch_first=True, bidirectional=True)
+        self.gru = BidirectionalGRU(width, width)
         self.conv = nn.Conv1d(
             width, width, KERNEL_SIZE, padding=dilation, dilation=dilation, groups=groups
         )
