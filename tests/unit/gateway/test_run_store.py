@@ -6,8 +6,9 @@ from demiurge.audio.v1.audio_pb2 import FeatureStatistics, MatchTable, ObjectRef
 from demiurge.gateway.v1.gateway_service_pb2 import Run, RunSpec, State
 from demiurge.gateway.v1.run_record_pb2 import Descriptions, RunRecord
 from google.protobuf.timestamp_pb2 import Timestamp
+from typing_extensions import override
 
-from services.errors import CorruptObjectError, NotFoundError
+from services.errors import CorruptObjectError, NotFoundError, UnavailableError
 from services.gateway.run_store import RunStore
 from services.runtime.object_store.folder import FolderStore
 
@@ -83,3 +84,57 @@ def test_a_damaged_marker_is_named(runs: RunStore, store: FolderStore, content: 
 def test_an_unknown_run_is_named(runs: RunStore) -> None:
     with pytest.raises(NotFoundError, match="run-9"):
         runs.request("run-9")
+
+
+class Tiring(FolderStore):
+    """Away after so many deletions."""
+
+    deletions = 0
+
+    @override
+    def delete(self, key: str) -> None:
+        if not self.deletions:
+            raise UnavailableError("away")
+        self.deletions -= 1
+        super().delete(key)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_deletion_that_breaks_off_leaves_what_nobody_takes_up_and_can_be_deleted(
+    tmp_path: Path, ended: bool
+) -> None:
+    store = Tiring(tmp_path)
+    runs = RunStore(store)
+    for deletions in range(8):
+        store.deletions = 100
+        runs.begin(record())
+        if ended:
+            runs.save_end(Run(id="run-1", state=State.STATE_SUCCEEDED))
+        runs.save_marker("run-1", 0, MatchTable())
+        store.put("renders/run-1/piece.wav", b"piece")
+        store.put("renders/run-10/piece.wav", b"of another run")
+        store.deletions = deletions
+        try:
+            runs.delete("run-1")
+        except UnavailableError:
+            assert list(runs.unended()) == []
+            assert runs.end("run-1") is None or deletions == 0
+            store.deletions = 100
+            runs.delete("run-1")
+        else:
+            assert deletions > 3
+
+        assert [*store.keys("runs/"), *store.keys("renders/run-1/")] == []
+        assert store.exists("renders/run-10/piece.wav")
+        with pytest.raises(NotFoundError, match="run-1"):
+            runs.delete("run-1")
+
+
+def test_only_runs_that_nobody_saw_end_or_cancelled_are_unended(runs: RunStore) -> None:
+    for name in ("run-1", "run-2", "run-3"):
+        runs.begin(RunRecord(id=name))
+    runs.save_end(Run(id="run-2"))
+    runs.ask_to_cancel("run-3")
+
+    assert list(runs.ids()) == ["run-1", "run-2", "run-3"]
+    assert list(runs.unended()) == ["run-1"]
