@@ -1,8 +1,10 @@
 import asyncio
 import hashlib
 import io
+import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +27,12 @@ from services.descriptor.mfcc import ExtractionSettings
 from services.descriptor.servicer import DescriptorServicer, descriptor_key
 from services.descriptor.settings import DescriptorSettings
 from services.errors import (
+    BusyError,
+    CancelledError,
     CorruptObjectError,
     NotFoundError,
     ObjectKeyError,
+    TimeExceededError,
     UnreadableAudioError,
 )
 from services.runtime.messages import ref_to_message, statistics_from_message, track_from_message
@@ -229,6 +234,77 @@ async def test_a_worker_whose_caller_left_takes_nothing_new_until_it_is_done(
     go_on.set()
     assert (await staying).track.source == "9.wav"
     assert "2.wav" not in begun  # nobody waited for it any more
+
+
+@pytest.mark.parametrize("how", ["cancelled", "too late"])
+async def test_a_description_that_nobody_waits_for_any_more_ends_and_leaves_nothing(  # noqa: PLR0917 - fixtures
+    stub: pb_grpc.DescriptorServiceStub,
+    service: DescriptorServicer,
+    store: FolderStore,
+    how: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    at_work = threading.Event()
+    ended: list[type[BaseException]] = []
+
+    @contextmanager
+    def watched(
+        *args: Any, checkpoint: Callable[[], None], **keywords: Any
+    ) -> Iterator[Description]:
+        blocks = 0
+
+        def counted() -> None:
+            nonlocal blocks
+            blocks += 1
+            if blocks == 5:
+                at_work.set()
+                for _ in range(3_000):
+                    checkpoint()
+                    time.sleep(0.01)
+
+        try:
+            with described(*args, checkpoint=counted, **keywords) as description:
+                yield description
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    monkeypatch.setattr(servicer, "described", watched)
+    request = request_for(store, wav(60.0), "audio/birds/long.wav")
+    call = stub.ExtractDescriptors(request, timeout=None if how == "cancelled" else 2.0)
+    assert await asyncio.to_thread(at_work.wait, 30)
+    if how == "cancelled":
+        call.cancel()
+    with pytest.raises((asyncio.CancelledError, grpc.aio.AioRpcError)):
+        await call
+    await service.shut_down()
+
+    [error] = ended
+    assert issubclass(error, CancelledError | TimeExceededError)
+    assert not list(store.keys("descriptors/"))
+    assert not list(scratch.iterdir())
+
+
+async def test_of_a_thousand_requests_those_beyond_the_queue_are_told_to_come_again(
+    store: FolderStore,
+) -> None:
+    service = DescriptorServicer(DescriptorSettings(workers=1, queue_capacity=3), store)
+    requests = [request_for(store, wav(0.1, seed), f"audio/b/{seed}.wav") for seed in range(20)]
+
+    answers = await asyncio.gather(
+        *(service.ExtractDescriptors(requests[index % 20], None) for index in range(1_000)),
+        return_exceptions=True,
+    )
+    await service.shut_down()
+
+    refused = [answer for answer in answers if isinstance(answer, BusyError)]
+    described = [answer for answer in answers if isinstance(answer, pb.ExtractDescriptorsResponse)]
+    assert len(refused) == 996
+    assert len(described) == 4
 
 
 async def test_an_unreadable_sound_is_refused_by_name_and_nothing_is_stored(
