@@ -2,10 +2,13 @@
 
 import http.client
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+BLOCK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,13 @@ def relay(
     endpoint: str,
     answer: Callable[[Request], Answer | None],
     change: Callable[[Request, Answer], Answer] = lambda _, answer: answer,
+    *,
+    seconds_a_block: float = 0,
 ) -> Iterator[str]:
     """The endpoint of the relay: `answer`, or else what `change` makes of the server's own answer.
 
-    Signatures stay right, since the host that the client names is passed on.
+    It takes blocks of 64 KiB, pausing after each. Signatures stay right, since the host that
+    the client names is passed on.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -49,7 +55,7 @@ def relay(
 
         def handle_any(self) -> None:
             request = Request(self.command, self.path, dict(self.headers))
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.body()
             told = answer(request) or change(request, self.passed_on(body))
             self.send_response_only(told.status)
             for name, value in told.headers.items():
@@ -62,6 +68,15 @@ def relay(
                 told.body[: told.break_off_after if told.break_off_after >= 0 else None]
             )
             self.close_connection = told.break_off_after >= 0
+
+        def body(self) -> bytes:
+            left = int(self.headers.get("Content-Length") or 0)
+            blocks = []
+            while left:
+                blocks.append(self.rfile.read(min(left, BLOCK_BYTES)))
+                left -= len(blocks[-1])
+                time.sleep(seconds_a_block)
+            return b"".join(blocks)
 
         def passed_on(self, body: bytes) -> Answer:
             onward = http.client.HTTPConnection(endpoint.partition("://")[2], timeout=60)

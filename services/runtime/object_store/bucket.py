@@ -6,18 +6,21 @@ the one method below them; an answer that breaks off is then asked for again lik
 came.
 """
 
+import io
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from minio.helpers import check_bucket_name
+from typing_extensions import override
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
@@ -37,12 +40,15 @@ NONE: Mapping[str, str] = MappingProxyType({})
 ABANDONED_AFTER = timedelta(days=1)
 CONNECT_SECONDS = 3.0
 CONNECTIONS = 32
+SENT_BYTES = 1 << 16
 # A connection refused, or an answer like "slow down", is tried again after 0, 0.4 and 0.8 s; a
 # silence has cost its whole timeout already.
 RETRY = Retry(
     total=3,
     read=1,
     redirect=False,
+    # All that is asked of S3 may be asked twice, with POST, too.
+    allowed_methods=None,
     backoff_factor=0.2,
     status_forcelist=[500, 502, 503, 504],
     raise_on_status=False,
@@ -77,6 +83,19 @@ class EmptyRange(Exception):  # noqa: N818 - an answer, not a failure
     """The object ends before the range begins."""
 
 
+class _Pool(urllib3.PoolManager):
+    """Sends bodies in blocks: a socket's timeout is for all that it is given at once.
+
+    On a slow line, a whole part of an upload would never be sent in time.
+    """
+
+    @override
+    def urlopen(  # type: ignore[override]
+        self, method: str, url: str, *, body: bytes | None = None, **options: Any
+    ) -> urllib3.BaseHTTPResponse:
+        return super().urlopen(method, url, body=io.BytesIO(body) if body else body, **options)
+
+
 class Bucket:
     """A bucket, made if it is not there; `prefix` is all that is asked of it.
 
@@ -95,8 +114,9 @@ class Bucket:
                 secret_key=_secret(settings, "secret_key_file"),
                 secure=secure,
                 region=settings.region,
-                http_client=urllib3.PoolManager(
+                http_client=_Pool(
                     maxsize=CONNECTIONS,
+                    blocksize=SENT_BYTES,
                     timeout=Timeout(connect=CONNECT_SECONDS, read=settings.timeout_seconds),
                     retries=RETRY,
                     ssl_context=_trusted(settings) if secure else None,

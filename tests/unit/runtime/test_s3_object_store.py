@@ -95,7 +95,7 @@ def test_a_server_killed_during_a_download_is_away_and_then_goes_on_where_it_was
         try:
             with pytest.raises(UnavailableError, match="hour"):
                 file.read(10 * MEBIBYTE)
-            for call in (store.read, store.exists, store.delete):
+            for call in (store.exists, store.delete):
                 with pytest.raises(UnavailableError, match="DEMIURGE_S3_ENDPOINT"):
                     call("hour.wav")
             with pytest.raises(UnavailableError):
@@ -373,6 +373,22 @@ def test_a_server_that_asks_for_patience_gets_seconds_of_it(
             with pytest.raises(UnavailableError, match="answers SlowDown"):
                 behind.read("a")
         assert behind.read("a") == b"1"
+
+
+def test_a_slow_line_carries_a_part_for_longer_than_any_timeout(
+    seaweed: Seaweed,
+    settings: S3Settings,
+    prefix: str,
+    store: S3Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bucket_module, "CONNECT_SECONDS", 1.0)
+    asked: list[Request] = []
+    with relay(seaweed.endpoint, asked.append, seconds_a_block=0.015) as endpoint:
+        behind = S3Store(BUCKET, prefix, settings.model_copy(update={"endpoint": endpoint}))
+        behind.put("a", bytes(14 * MEBIBYTE))
+    assert [request.method for request in asked].count("PUT") == 1
+    assert store.verify("a").size_bytes == 14 * MEBIBYTE
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again(
