@@ -65,7 +65,7 @@ def failure_of(error: BaseException) -> Failure:
     if not isinstance(error, DemiurgeError):
         error = DemiurgeError("a defect: see the gateway's log")
     message = error.message
-    if isinstance(error, CorruptObjectError):
+    if isinstance(error, CorruptObjectError) and "demiurge doctor" not in message:
         message += "; `demiurge doctor --deep --mend` mends what can be made again"
     if not isinstance(error, FINAL):
         then = "then " if isinstance(error, CorruptObjectError | StorageFullError) else ""

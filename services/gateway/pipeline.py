@@ -25,6 +25,8 @@ from services.gateway.stages import extract, generate, index, match, predict, re
 from services.gateway.standing import objects_stand, references
 from services.runtime.object_store.port import ObjectStore
 
+DESCRIPTORS = "descriptors/"
+
 logger = structlog.get_logger(__name__)
 
 STAGES = (
@@ -91,7 +93,7 @@ class Pipeline:
                 for number in range(len(STAGES)):
                     await self._execute_stage(number, context, run, changed)
             except CorruptObjectError as error:
-                if error.culprit in mended or error.culprit not in made_by_run(context):
+                if error.culprit in mended or not made_by_run(context, error.culprit):
                     raise
                 logger.warning("damaged, and made again", key=error.culprit, error=error.message)
                 mended.add(error.culprit)
@@ -141,8 +143,14 @@ class Pipeline:
             return None
 
 
-def made_by_run(context: RunContext) -> set[str]:
-    """Keys of what the stages so far made: all that they tell of, but for what was given."""
-    given = {each.key for each in references(context.snapshot)}
+def made_by_run(context: RunContext, key: str) -> bool:
+    """Whether an object can be made again: descriptions, and what stages made, but nothing given.
+
+    Descriptions may be older than the run.
+    """
+    if any(each.key == key for each in references(context.snapshot)):
+        return False
     outputs = context.outputs.values()
-    return {each.key for output in outputs for each in references(output)} - given
+    return key.startswith(DESCRIPTORS) or any(
+        each.key == key for output in outputs for each in references(output)
+    )
