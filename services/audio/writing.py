@@ -85,10 +85,25 @@ def _write_wav(
     encoding: Encoding,
 ) -> None:
     frames, channels = samples.shape
+    file.write(wav_header(frames, channels, sample_rate_hertz, encoding))
+    for block in _blocks(samples):
+        if encoding is Encoding.WAV_FLOAT:
+            file.write(block.astype("<f4").tobytes())
+        else:
+            integers = quantized(block, encoding.bits).astype("<i4")
+            octets = integers.reshape(-1, 1).view(np.uint8)
+            file.write(octets[:, : encoding.bits // 8].tobytes())
+    file.write(b"\0" * (frames * channels * encoding.bits // 8 % 2))
+
+
+def wav_header(frames: int, channels: int, sample_rate_hertz: int, encoding: Encoding) -> bytes:
+    """What stands before the samples; an odd number of bytes of them is followed by a zero.
+
+    Raises InvalidInputError if WAV cannot hold as many.
+    """
     is_float = encoding is Encoding.WAV_FLOAT
     frame_bytes = channels * encoding.bits // 8
     data_bytes = frames * frame_bytes
-    padding = data_bytes % 2
     format_chunk = struct.pack(
         "<HHIIHH",
         _IEEE_FLOAT if is_float else _PCM,
@@ -103,19 +118,11 @@ def _write_wav(
         # Formats other than PCM carry an (empty) extension and the number of frames.
         chunks = [(b"fmt ", format_chunk + b"\0\0"), (b"fact", struct.pack("<I", frames))]
     header = b"".join(struct.pack("<4sI", kind, len(body)) + body for kind, body in chunks)
-    riff_bytes = len(b"WAVE") + len(header) + 8 + data_bytes + padding
+    riff_bytes = len(b"WAVE") + len(header) + 8 + data_bytes + data_bytes % 2
     if riff_bytes > _MAX_RIFF_BYTES:
         raise InvalidInputError("WAV holds at most 4 GiB; write FLAC, or a shorter sound")
-    file.write(struct.pack("<4sI4s", b"RIFF", riff_bytes, b"WAVE") + header)
-    file.write(struct.pack("<4sI", b"data", data_bytes))
-    for block in _blocks(samples):
-        if is_float:
-            file.write(block.astype("<f4").tobytes())
-        else:
-            integers = quantized(block, encoding.bits).astype("<i4")
-            octets = integers.reshape(-1, 1).view(np.uint8)
-            file.write(octets[:, : encoding.bits // 8].tobytes())
-    file.write(b"\0" * padding)
+    riff = struct.pack("<4sI4s", b"RIFF", riff_bytes, b"WAVE")
+    return riff + header + struct.pack("<4sI", b"data", data_bytes)
 
 
 def _write_flac(file: BinaryIO, samples: NDArray[np.floating[Any]], sample_rate_hertz: int) -> None:

@@ -33,12 +33,21 @@ def render(
         Placement, typer.Option(help="Which samples stand for a moment: from it on, or around it.")
     ] = Placement.PUBLISHED,
     encoding: Annotated[Encoding, typer.Option(help="Kind of file.")] = Encoding.WAV_PCM16,
+    stdout: Annotated[
+        bool,
+        typer.Option(
+            "--stdout",
+            help="Keep nothing, but send the piece to standard output while it is being joined, "
+            "as 32-bit float WAV: `… --stdout | ffplay -nodisp -`.",
+        ),
+    ] = False,
 ) -> None:
     """Join matched moments into a piece.
 
     Beside it: where each moment came from (edit_list.json), and a picture of the piece.
     """
     import hashlib
+    import sys
 
     from demiurge.audio.v1.audio_pb2 import MatchTable
     from demiurge.playback.v1 import playback_service_pb2 as pb
@@ -46,6 +55,7 @@ def render(
 
     from services.cli.connection import connect
     from services.cli.files import read_file
+    from services.cli.listening import listen
     from services.cli.transfer import download
     from services.errors import InvalidInputError
 
@@ -56,14 +66,17 @@ def render(
         raise InvalidInputError(
             f"{matches} is no match table, as `demiurge match` writes it", culprit=str(matches)
         ) from error
-    request = pb.RenderAudioRequest(
-        matches=table,
-        settings=pb.RenderSettings(
-            crossfade=duration_message(crossfade / 1000),
-            placement=placement.message,
-            encoding=encoding.message,
-        ),
+    settings = pb.RenderSettings(
+        crossfade=duration_message(crossfade / 1000),
+        placement=placement.message,
+        encoding=encoding.message,
     )
+    if stdout:
+        with connect("playback") as client:
+            streamed = pb.StreamAudioRequest(matches=table, settings=settings)
+            listen(client, streamed, sys.stdout.buffer)
+        return
+    request = pb.RenderAudioRequest(matches=table, settings=settings)
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
     request.output_prefix = f"renders/render-{digest[:16]}"
     with connect("playback", "gateway") as client:
