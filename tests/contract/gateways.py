@@ -98,11 +98,12 @@ def served_between(between: Between, port: int = 0) -> Iterator[int]:
 
 @contextmanager
 def gateway(
-    stack: Stack, address: str = "", *, lasting: bool = False, **settings: object
+    stack: Stack, address: str = "", *, port: int = 0, lasting: bool = False, **settings: object
 ) -> Iterator[Stack]:
     """One more gateway over the store of `stack`, whose peers are at `address`, or its own."""
     addresses = {f"{noun}_address": address or stack.address for noun in PEERS}
     runtime = embedded_settings(RuntimeSettings(store=str(stack.folder / "store"), **addresses))
+    runtime = runtime.model_copy(update={"port": port})
     ground = Ground(runtime, FolderStore(stack.folder / "store"), lasting=lasting)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():

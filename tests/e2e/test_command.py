@@ -179,7 +179,9 @@ def test_the_steps_one_by_one_lead_to_a_piece_of_whole_hops(
     assert piece.frames == 20 * HOP
 
 
-def test_runs_are_listed_shown_and_fetched(served: Workspace, models: Mapping[str, str]) -> None:
+def test_runs_are_listed_shown_fetched_and_deleted(
+    served: Workspace, models: Mapping[str, str]
+) -> None:
     call = ("run", "--prediction", "prediction", "--duration", "0.3", *chosen(models), "--files")
     made = served.run(*call, "1", "--file-duration", "0.4", "--out", "made")
     run_id = re.search(r"run-\w+", made.stderr).group()  # type: ignore[union-attr]
@@ -189,6 +191,8 @@ def test_runs_are_listed_shown_and_fetched(served: Workspace, models: Mapping[st
     served.output("runs", "fetch", run_id, "--out", "fetched")
     fetched = (served.folder / "fetched" / "piece.wav").read_bytes()
     assert fetched == (served.folder / "made" / "piece.wav").read_bytes()
+    assert served.output("runs", "delete", run_id) == f"{run_id}: deleted"
+    assert run_id not in served.output("runs")
 
 
 def test_models_are_listed_with_what_must_agree(
