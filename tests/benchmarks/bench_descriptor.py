@@ -1,20 +1,24 @@
-"""Extraction beside plain librosa, file after file, as ratios within one run."""
+"""Extraction beside plain librosa, of many files and of a long one, as ratios within one run."""
 
 import argparse
+import multiprocessing
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import librosa
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
+from services.audio.track_json import write_track
 from services.audio.writing import Encoding, write_audio
 from services.descriptor import mfcc
-from services.descriptor.extraction import extract_file
+from services.descriptor.extraction import described, extract_file
 from services.descriptor.mfcc import ExtractionSettings
 
 SETTINGS = ExtractionSettings()
@@ -38,6 +42,61 @@ def ours(path: Path) -> Features:
     return extract_file(path, name=path.name, settings=SETTINGS).values
 
 
+def ours_in_blocks(path: Path) -> None:
+    """What the service runs for a sound of any length: its file is written, never held."""
+    with (
+        described(path, name=path.name, settings=SETTINGS) as description,
+        tempfile.TemporaryFile() as file,
+    ):
+        write_track(file, description)
+        description.statistics()
+
+
+def peak_mebibytes() -> float:
+    """Largest resident memory of this process so far."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
+
+
+def cost(work: Callable[[Path], object], path: Path) -> tuple[float, float, float]:
+    """Seconds, MiB of memory, and MiB that its process had taken before."""
+    mfcc.warm_up()
+    before = peak_mebibytes()
+    start = time.perf_counter()
+    work(path)
+    return time.perf_counter() - start, peak_mebibytes() - before, before
+
+
+def long_sound(path: Path, minutes: int) -> Path:
+    """Stereo noise at 48 kHz."""
+    minute = np.random.default_rng(0).normal(0, 0.1, (60 * 48_000, 2)).astype(np.float32)
+    with soundfile.SoundFile(path, "w", 48_000, 2, "PCM_16", format="WAV") as file:
+        for _ in range(minutes):
+            file.write(minute)
+    return path
+
+
+def compare_long(minutes: int) -> None:
+    """Time and memory of one long sound, each way in a new process."""
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        ways = (
+            (minutes, ours_in_blocks),
+            (minutes // 10, ours_in_blocks),
+            (minutes, plain_librosa),
+        )
+        plain = 0.0
+        for length, way in reversed(ways):
+            path = long_sound(Path(folder) / "long.wav", length)
+            with ProcessPoolExecutor(1, mp_context=spawn) as process:
+                seconds, memory, before = process.submit(cost, way, path).result()
+            plain = plain or seconds
+            print(  # noqa: T201
+                f"{length} minutes, {way.__name__}: {60 * length / seconds:.0f} x real time "
+                f"({plain / seconds * length / minutes:.2f}), {memory:.0f} MiB beyond {before:.0f}"
+            )
+
+
 def timed(work: Callable[[], Sequence[Features]]) -> tuple[float, Sequence[Features]]:
     """Seconds on the clock, and what was made."""
     start = time.perf_counter()
@@ -51,6 +110,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of each file")
     parser.add_argument("--rounds", type=int, default=5, help="the best of these counts")
+    parser.add_argument("--minutes", type=int, default=60, help="length of the long sound")
     options = parser.parse_args()
     workers = os.cpu_count() or 1
     generator = np.random.default_rng(0)
@@ -83,6 +143,7 @@ def main() -> None:
         for one, other in zip(expected, answer, strict=True)
     )
     print(f"largest difference from plain librosa: {difference:.1e}")  # noqa: T201
+    compare_long(options.minutes)
 
 
 if __name__ == "__main__":
