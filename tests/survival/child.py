@@ -18,7 +18,7 @@ from tests.survival.journal import (
     Death,
     Journal,
     WitnessedStore,
-    witness_files,
+    witness_halves,
     witness_index,
 )
 
@@ -72,7 +72,7 @@ def play(scene: Scene) -> None:
     scene.journal.unlink(missing_ok=True)
     journal = Journal(scene.journal, scene.death)
     witness_index(journal)
-    witness_files(journal)
+    witness_halves(journal)
 
     from services.errors import DemiurgeError
     from services.runtime.object_store.opening import open_store

@@ -4,6 +4,7 @@ Nothing in the product knows of this: the object store is wrapped, and so are th
 below the embedded index, Qdrant Edge and SQLite.
 """
 
+import http.client
 import json
 import os
 import re
@@ -157,12 +158,22 @@ def witness_index(journal: Journal) -> None:
     )
 
 
-def witness_files(journal: Journal) -> None:
-    """From here on, a file that is synced while an object is written is a write half done."""
-    fsync = os.fsync
+def witness_halves(journal: Journal) -> None:
+    """From here on, writes of objects are noted in their midst.
 
-    def witnessed(descriptor: int) -> None:
+    In a folder, that is when a file is synced that has no name yet; in S3, when the headers of a
+    PUT are on their way, but not its body.
+    """
+    fsync, send = os.fsync, http.client.HTTPConnection.send
+
+    def witnessed_fsync(descriptor: int) -> None:
         journal.halfway()
         fsync(descriptor)
 
-    os.fsync = witnessed
+    def witnessed_send(connection: http.client.HTTPConnection, data: Any) -> None:
+        send(connection, data)
+        if isinstance(data, bytes) and data.startswith(b"PUT "):
+            journal.halfway()
+
+    os.fsync = witnessed_fsync
+    http.client.HTTPConnection.send = witnessed_send  # type: ignore[method-assign]

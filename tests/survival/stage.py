@@ -19,6 +19,8 @@ from tests.survival.journal import Death, Point, entries
 if TYPE_CHECKING:
     from demiurge.gateway.v1.gateway_service_pb2 import RunSpec
 
+    from tests.servers.seaweed import Seaweed
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -169,9 +171,35 @@ class Theatre:
     inputs: Path
     spec: "RunSpec"
     settings: dict[str, str] = field(default_factory=dict)
+    seaweed: "Seaweed | None" = None
 
     def play(self, folder: Path, inputs: Path | None = None) -> Play:
-        """A play in `folder`, which must be new, over the usual inputs or others."""
-        shutil.copytree(inputs or self.inputs, folder)
+        """A play in `folder`, which must be new, over the usual inputs or others.
+
+        Objects are in the folder, too, or in a new store of SeaweedFS.
+        """
+        settings = dict(self.settings)
+        if self.seaweed is None:
+            shutil.copytree(inputs or self.inputs, folder)
+        else:
+            folder.mkdir()
+            settings |= self.seaweed.environment | {"DEMIURGE_STORE": self.seaweed.location()}
+            self._upload(self.inputs / "store", settings["DEMIURGE_STORE"])
         spec = self.spec.SerializeToString(deterministic=True).hex()
-        return Play(self.zygotes, Scene(str(folder), spec, settings=self.settings))
+        return Play(self.zygotes, Scene(str(folder), spec, settings=settings))
+
+    def _upload(self, folder: Path, location: str) -> None:
+        from services.runtime.object_store.folder import FolderStore  # noqa: PLC0415
+        from services.runtime.object_store.s3 import S3Store  # noqa: PLC0415
+        from services.runtime.settings import S3Settings  # noqa: PLC0415
+
+        assert self.seaweed
+        bucket, _, prefix = location.removeprefix("s3://").partition("/")
+        settings = S3Settings(
+            endpoint=self.seaweed.endpoint,
+            access_key_file=self.seaweed.access_key_file,
+            secret_key_file=self.seaweed.secret_key_file,
+        )
+        source, target = FolderStore(folder), S3Store(bucket, prefix, settings)
+        for key in source.keys(""):
+            target.put(key, source.read(key))

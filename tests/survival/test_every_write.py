@@ -57,7 +57,13 @@ def survived(play: Play, deaths: list[tuple[Death, Point | None]], undisturbed: 
 
 
 def attack(
-    theatre: Theatre, undisturbed: Undisturbed, deaths: list[Death], folder: Path, tally: Tally
+    theatre: Theatre,
+    undisturbed: Undisturbed,
+    deaths: list[Death],
+    folder: Path,
+    tally: Tally,
+    *,
+    attacked: str = "killed at",
 ) -> None:
     """Plays a run for each death, killed there and then left alone."""
 
@@ -66,7 +72,7 @@ def attack(
         play = theatre.play(folder / f"{death.phase}-{death.number}")
         difference = survived(play, [(death, point)], undisturbed)
         outcome = "other bytes" if difference else "same bytes once resumed"
-        tally.add(f"killed at: {named(point)}", outcome)
+        tally.add(f"{attacked}: {named(point)}", outcome)
         return f"{death}, {point}:\n{difference}" if difference else ""
 
     assert "\n".join(filter(None, theatre.zygotes.each(one, deaths))) == ""
