@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -115,19 +116,19 @@ class StoreCheck:
         gone = {key for key in self.damaged | self._missing if key.startswith(_MADE_BY_RUNS)}
         if not gone or not self._mend:
             return
-        opened = set()
+        needing = set()
         for key in self._store.keys("runs/"):
-            if not key.endswith(".json") or key in self.damaged:
-                continue
-            content = orjson.loads(self._store.read(key))
-            if gone.isdisjoint(needed for needed, _, _ in _references(key, content)):
-                continue
-            run_id = key.split("/")[1]
+            # What is written again and again may be gone by now.
+            if key.endswith(".json") and key not in self.damaged:
+                with suppress(NotFoundError):
+                    content = orjson.loads(self._store.read(key))
+                    if not gone.isdisjoint(needed for needed, _, _ in _references(key, content)):
+                        needing.add(key.split("/")[1])
+        for run_id in sorted(needing):
             end = f"runs/{run_id}/run.json"
-            if run_id not in opened and self._store.exists(end):
+            if self._store.exists(end):
                 self._store.delete(end)
-                opened.add(run_id)
-                found = f"{run_id}: open again, for what it made is lost"
+                found = f"{run_id}: open again, for something that it made is lost"
                 yield Finding("run", found, "the same `demiurge run` completes it", "opened")
 
     def _checked(self, key: str) -> StoredObject:
