@@ -150,8 +150,7 @@ class _Text:
         self.expect(b"[")
         first = True
         while True:
-            flat = _FLAT.match(self._buffer, self._at)
-            end = flat.end() if flat else self._at
+            end = self._flat_end()
             after = self._buffer[end : end + 1]
             if after == b"]":
                 break
@@ -172,6 +171,16 @@ class _Text:
         if not piece:
             raise NotColumnsError("is not JSON: a value is missing")
         return piece
+
+    def _flat_end(self) -> int:
+        """Where the list ends, or something begins that is neither a value nor whole."""
+        end = self._buffer.find(b"]", self._at)
+        end = len(self._buffer) if end < 0 else end
+        # Numbers need no more, and are by far the most.
+        if all(self._buffer.find(mark, self._at, end) < 0 for mark in (b'"', b"[", b"{", b"}")):
+            return end
+        match = _FLAT.match(self._buffer, self._at)
+        return match.end() if match else self._at
 
     def _last_comma(self, end: int) -> int:
         if self._buffer.find(b'"', self._at, end) < 0:
