@@ -13,11 +13,16 @@ import torch
 from demiurge.synth.v1 import synth_service_pb2 as pb
 from demiurge.synth.v1 import synth_service_pb2_grpc as pb_grpc
 from google.protobuf import duration_pb2
-from google.protobuf.json_format import MessageToDict, MessageToJson, Parse
+from google.protobuf.json_format import MessageToDict, MessageToJson, Parse, ParseError
 
 from services.audio.reading import read_audio
 from services.audio.writing import Encoding, write_audio
-from services.errors import ConfigurationError, InvalidInputError, NotFoundError
+from services.errors import (
+    ConfigurationError,
+    CorruptObjectError,
+    InvalidInputError,
+    NotFoundError,
+)
 from services.runtime.device_queue import Checkpoint, DeviceQueue
 from services.runtime.messages import ref_to_message
 from services.runtime.model_store import ModelStore, ModelVersion
@@ -146,7 +151,8 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         try:
             Parse(self._store.read(marker), answer)
             found = self._store.stat(answer.audio.key)
-        except NotFoundError:
+        # A damaged marker tells nothing: what it stood for is done again, and it is replaced.
+        except (NotFoundError, CorruptObjectError, ParseError, UnicodeDecodeError):
             return None
         return answer if found.sha256 == answer.audio.sha256 else None
 
