@@ -134,15 +134,20 @@ class Seaweed:
 
     def pause(self) -> None:
         """Freezes it: connections are taken, nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        assert self._process, "it does not run"
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        # Returns when it stands still; it could answer until then.
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         """Lets it go on."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
         assert self._process, "it does not run"
-        os.killpg(self._process.pid, number)
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def unfinished(self, prefix: str) -> list[str]:
+        """The names below `prefix` that have parts, but no end."""
+        listed = self.client()._list_multipart_uploads(BUCKET, prefix=prefix)
+        return [str(upload.object_name) for upload in listed.uploads]
 
     def _http(self) -> urllib3.PoolManager:
         trusted = self._certificates and str(self._certificates / "ca.pem")
