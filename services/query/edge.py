@@ -211,7 +211,7 @@ class EdgeIndex(VectorIndex):
         if (count := shard.count()) != collection.point_count:
             raise CorruptObjectError(
                 f"collection {collection.id!r} in {self._folder} holds {count} frames, not "
-                f"{collection.point_count}: delete it and index its sounds again",
+                f"{collection.point_count}: `demiurge doctor --deep --mend` rebuilds it",
                 culprit=collection.id,
             )
         return shard
@@ -255,7 +255,7 @@ class EdgeIndex(VectorIndex):
         except Exception as error:
             raise CorruptObjectError(
                 f"collection {collection.id!r} in {self._folder} cannot be opened: {error}; "
-                "delete it and index its sounds again",
+                "`demiurge doctor --deep --mend` rebuilds it",
                 culprit=collection.id,
             ) from error
         return shard
