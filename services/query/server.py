@@ -181,7 +181,7 @@ class ServerIndex(VectorIndex):
             if (count := found.frames.point_count()) < wanted:
                 raise CorruptObjectError(
                     f"collection {found.id!r} on {self._connection.url} lacks {wanted - count} "
-                    "frames: `demiurge doctor --deep --mend` rebuilds it, or index its sounds again",
+                    "frames: index its sounds again, or let `demiurge doctor --deep --mend` do it",
                     culprit=found.id,
                 )
             view = _View(found.frames, records, checkpoint)

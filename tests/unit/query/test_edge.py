@@ -175,7 +175,7 @@ def test_lost_files_are_reported_and_deletion_mends_it(folder: Path) -> None:
     shutil.rmtree(folder / "shards")
 
     index = EdgeIndex(folder)
-    with pytest.raises(CorruptObjectError, match=r"birds.*delete it"):
+    with pytest.raises(CorruptObjectError, match=r"birds.*--mend` rebuilds it"):
         index.search("birds", np.zeros((1, 2), np.float32), 1, SearchMode.EXACT)
     index.delete("birds")
     index.create("birds", SPEC)
@@ -218,9 +218,9 @@ def test_a_collection_that_cannot_be_opened_takes_nothing_and_is_not_published(
     shard.mkdir()
 
     index = EdgeIndex(folder)
-    with pytest.raises(CorruptObjectError, match=r"birds.*delete it"):
+    with pytest.raises(CorruptObjectError, match=r"birds.*--mend` rebuilds it"):
         index.add("birds", source("wren.wav"), frames)
-    with pytest.raises(CorruptObjectError, match=r"birds.*delete it"):
+    with pytest.raises(CorruptObjectError, match=r"birds.*--mend` rebuilds it"):
         index.publish("birds")
     index.close()
 
