@@ -5,6 +5,7 @@ file silently, so the length that the header claims is checked here against what
 Ogg are streams without a reliable length: whatever they hold is what they are.
 """
 
+import io
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,6 +119,16 @@ def open_audio(
         sound_file = _Stream(_Nameless(source))
     with sound_file:
         yield SoundStream(sound_file, name, max_samples)
+
+
+def channel_count_of(beginning: bytes) -> int | None:
+    """The channels of a sound whose file begins so; None where that does not tell."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(beginning)) as sound_file:
+            channels = int(sound_file.channels)
+    except soundfile.SoundFileError:
+        return None
+    return channels if channels <= MAX_CHANNELS else None
 
 
 class SoundStream:

@@ -99,11 +99,8 @@ class Mixer:
         """Channels of the piece; looks at every source heard if the settings leave it open."""
         if self.settings.channel_count:
             return self.settings.channel_count
-        most = 1
-        for index in dict.fromkeys(segment.source_index for segment in self.segments):
-            self._checkpoint()
-            most = max(most, self._sources.channel_count(index))
-        return most
+        heard = dict.fromkeys(segment.source_index for segment in self.segments)
+        return max(self._sources.channel_counts(list(heard)))
 
     def render(self, block_frames: int = DEFAULT_BLOCK_FRAMES) -> Iterator[FloatArray]:
         """Yields the piece as float32 blocks (block_frames, channels), the last one shorter.

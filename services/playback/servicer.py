@@ -15,9 +15,9 @@ from demiurge.playback.v1 import playback_service_pb2 as pb
 from demiurge.playback.v1 import playback_service_pb2_grpc as pb_grpc
 
 from services.audio.match_table import SourceRef
-from services.audio.reading import MAX_SAMPLES, Sound, open_audio, read_audio
+from services.audio.reading import Sound, channel_count_of, read_audio
 from services.audio.writing import Encoding, write_audio
-from services.errors import BusyError, CancelledError, UnreadableAudioError
+from services.errors import BusyError, CancelledError
 from services.playback.edit_list import edit_list
 from services.playback.mixer import Mixer
 from services.playback.segments import PUBLISHED_CROSSFADE_SECONDS, Placement, RenderSettings
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE_BYTES = 64 * 1024
 _OVERHEAD_BYTES = 64  # of everything in a StreamAudioResponse but its samples
+_BEGINNING_BYTES = 64 * 1024  # holds the header of nearly any sound
 _SAMPLE = np.dtype("<f4")
 
 _PLACEMENTS = {
@@ -160,16 +161,10 @@ class PlaybackServicer(pb_grpc.PlaybackServiceServicer):
             return read_audio(file, name=source.key, checkpoint=checkpoint)
 
     def _channels(self, source: SourceRef, checkpoint: Callable[[], None]) -> int:
-        """From the header alone, whose hash is looked at when the source is heard."""
-        try:
-            with (
-                self._store.open(source.key) as file,
-                open_audio(file, name=source.key, max_samples=MAX_SAMPLES) as sound,
-            ):
-                return sound.channel_count
-        except UnreadableAudioError:
-            # Was it no sound when it was stored, or did it suffer since? Its hash tells.
-            return self._read(source, checkpoint).channel_count
+        """From the file's beginning alone, whose hash is looked at when the source is heard."""
+        with self._store.open(source.key) as file:
+            channels = channel_count_of(file.read(_BEGINNING_BYTES))
+        return channels or self._read(source, checkpoint).channel_count
 
 
 def render_settings(message: pb.RenderSettings) -> RenderSettings:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ from services.audio.resampling import resample_blocks
 FloatArray = NDArray[np.float32]
 ReadSource = Callable[[SourceRef], Sound]
 CountChannels = Callable[[SourceRef], int]
+
+# A store far away takes its time for each.
+LOOKS_AT_ONCE = 8
 
 # Of one channel, between two checkpoints.
 _BLOCK_FRAMES = 2**20
@@ -53,8 +57,9 @@ class SourceCache:
     ) -> None:
         """Sources shorter than `shortest_samples` at the output rate are padded with zeros.
 
-        `count_channels` looks at a source without reading it; where there is none, it is read.
-        `checkpoint` is called while a source is resampled.
+        `count_channels` looks at a source without reading it, in several threads at once; where
+        there is none, sources are read. `checkpoint` is called before each look, and while a
+        source is resampled.
         """
         self._refs = refs
         self._read = read
@@ -80,12 +85,22 @@ class SourceCache:
             self._held_bytes -= gone.nbytes
         return held
 
-    def channel_count(self, index: int) -> int:
-        """Channels of source `index`, whose samples need not be read for that."""
-        if index not in self.facts:
-            if self._count_channels:
-                return self._count_channels(self._refs[index])
-            self.samples(index)
+    def channel_counts(self, indices: Sequence[int]) -> list[int]:
+        """Channels of these sources, which need not be read for that."""
+        look = self._count_channels
+        if look is None:
+            return [self._channels_read(index) for index in indices]
+
+        def looked_at(index: int) -> int:
+            self._checkpoint()
+            return look(self._refs[index])
+
+        with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
+            return list(threads.map(looked_at, indices))
+
+    def _channels_read(self, index: int) -> int:
+        self._checkpoint()
+        self.samples(index)
         return self.facts[index].channel_count
 
     def _load(self, index: int) -> FloatArray:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.audio import reading
-from services.audio.reading import is_audio_name, open_audio, read_audio
+from services.audio.reading import channel_count_of, is_audio_name, open_audio, read_audio
 from services.errors import UnreadableAudioError
 
 RATE = 44_100
@@ -315,3 +315,19 @@ def test_damaged_headers_give_finite_sound_or_a_refusal(
 )
 def test_names_of_sound_are_known_by_their_extension_in_any_case(name: str, expected: bool) -> None:
     assert is_audio_name(name) is expected
+
+
+@pytest.mark.parametrize("kind", [("WAV", "PCM_24"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_the_beginning_of_a_file_tells_its_channels(kind: tuple[str, str], channels: int) -> None:
+    file = io.BytesIO()
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (200_000, channels))
+    soundfile.write(file, samples, 44_100, format=kind[0], subtype=kind[1])
+    beginning = file.getvalue()[:65_536]
+    assert len(beginning) == 65_536
+    assert channel_count_of(beginning) == channels
+
+
+@pytest.mark.parametrize("beginning", [b"", b"RIFF", b"no sound at all" * 100])
+def test_what_is_no_sound_has_no_channels(beginning: bytes) -> None:
+    assert channel_count_of(beginning) is None
