@@ -1,6 +1,7 @@
 """Runs as resources: created once for the same request and inputs, watched, cancelled, resumed."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -38,6 +39,8 @@ PROMPT_SECONDS = 0.9
 CLOSING_SECONDS = 5.0
 # Looking for interrupted runs is to be a small part of the gateway's time.
 SEARCH_SHARE = 0.1
+# A night's runs all at once would only wait for each other, some for too long.
+TAKEN_UP_AT_ONCE = 4
 
 
 class Runs:
@@ -293,8 +296,11 @@ class Runs:
             try:
                 # Before the first run is taken up, the addresses of all services must be known.
                 if self._peers.known():
-                    for name in await asyncio.to_thread(lambda: list(self._records.unended())):
-                        await self._take_up(name)
+                    names = await asyncio.to_thread(lambda: list(self._records.unended()))
+                    # Two gateways that start together take up different ones first.
+                    random.shuffle(names)
+                    while names and len(self._active) < TAKEN_UP_AT_ONCE:
+                        await self._take_up(names.pop())
             except DemiurgeError as error:
                 logger.warning("interrupted runs wait", error=error.message)
             except Exception:

@@ -44,17 +44,18 @@ def away(folder: Path) -> Iterator[None]:
         elsewhere.rename(store)
 
 
+@pytest.mark.parametrize("seconds", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_service_that_is_killed_and_comes_back_is_waited_for(
-    material: Stack, between: Between
+    material: Stack, between: Between, seconds: int
 ) -> None:
     port = free_port()
-    wanted = spec(database="material", seed=1)
+    wanted = spec(database="material", seed=1000 + seconds)
     with gateway(material, f"127.0.0.1:{port}") as stack:
         with served_between(between, port):
             between.hold("MatchDescriptors")
             run = stack.create(wanted)
             assert between.answered.wait(60)
-        time.sleep(2)
+        time.sleep(seconds)
         assert stack.get(run.id).state == State.STATE_RUNNING
         between.release()
         with served_between(between, port):
@@ -95,10 +96,11 @@ def test_whoever_asks_for_a_run_while_a_service_is_away_is_told_at_once(material
     assert time.monotonic() - begin < 60
 
 
+@pytest.mark.parametrize("seconds", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_store_that_is_away_for_a_while_is_waited_for_even_at_the_end(
-    material: Stack, between: Between
+    material: Stack, between: Between, seconds: int
 ) -> None:
-    wanted = spec(database="material", seed=4)
+    wanted = spec(database="material", seed=2000 + seconds)
     with (
         served_between(between) as port,
         gateway(material, f"127.0.0.1:{port}", patience_seconds=60) as stack,
@@ -108,7 +110,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for_even_at_the_end(
         assert between.answered.wait(60)
         with away(material.folder):
             between.release()
-            time.sleep(2)
+            time.sleep(seconds)
             assert stack.get(run.id).state == State.STATE_RUNNING
         ended = stack.ended(run)
 

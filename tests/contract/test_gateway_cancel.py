@@ -104,3 +104,24 @@ def test_a_run_that_is_cancelled_and_created_at_once_goes_on(
     between.release()
 
     assert stack.made(wanted).state == State.STATE_SUCCEEDED
+
+
+@pytest.mark.parametrize("stage", list(METHODS))
+def test_no_service_goes_on_with_a_run_that_was_cancelled(shared: Stack, stage: str) -> None:
+    number = list(METHODS).index(stage)
+    for seed in (6, 7, 8):
+        shared.upload("long", f"{seed}.wav", sound(20.0, seed))
+    material = {"database": "long"} if number else {"files": 16, "seconds": 0.9}
+    wanted = spec(prediction="long", frames=900, seed=120 + number, **material)
+    run = shared.create(wanted)
+    for message in shared.watch(run.id):
+        if message.stages[number].state != State.STATE_PENDING:
+            break
+
+    begin = time.monotonic()
+    cancelled = shared.cancel(run.id)
+
+    assert time.monotonic() - begin < PROMPT_SECONDS
+    assert cancelled.state == State.STATE_CANCELLED
+    settled(shared)
+    assert shared.made(wanted).state == State.STATE_SUCCEEDED
