@@ -321,7 +321,7 @@ def test_names_of_sound_are_known_by_their_extension_in_any_case(name: str, expe
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_the_beginning_of_a_file_tells_its_channels(kind: tuple[str, str], channels: int) -> None:
     file = io.BytesIO()
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (200_000, channels))
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (400_000, channels))
     soundfile.write(file, samples, 44_100, format=kind[0], subtype=kind[1])
     beginning = file.getvalue()[:65_536]
     assert len(beginning) == 65_536
