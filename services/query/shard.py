@@ -53,6 +53,7 @@ class FrameShard:
 
     def __init__(self, path: Path, spec: CollectionSpec, *, create: bool) -> None:
         self._spec = spec
+        self._count: int | None = None
         # Distances on raw frames need no second vector.
         raw = spec.scaling is Scaling.NONE and spec.metric is not Metric.COSINE
         self._searched = _FRAME if raw else _SEARCH
@@ -86,11 +87,14 @@ class FrameShard:
         self._shard.close()
 
     def count(self) -> int:
-        """Number of frames."""
-        return int(self._shard.count(CountRequest(exact=True)))
+        """Number of frames; looked up once, since that takes as long as there are frames."""
+        if self._count is None:
+            self._count = int(self._shard.count(CountRequest(exact=True)))
+        return self._count
 
     def discard_from(self, number: int) -> None:
         """Removes the frames of the sounds numbered `number` and above."""
+        self._count = None
         numbers = FieldCondition(key=_SOURCE, range=RangeFloat(gte=number))
         self._shard.update(UpdateOperation.delete_points_by_filter(Filter(must=[numbers])))
         self._shard.flush()
@@ -120,6 +124,8 @@ class FrameShard:
             ]
             self._shard.update(UpdateOperation.upsert_points(points))
         self._shard.flush()
+        if self._count is not None:
+            self._count += len(frames)
 
     def finish(self) -> None:
         """Builds the graph; durable on return."""
