@@ -173,11 +173,13 @@ def _gateway(ground: Ground) -> Registration:
     live = LiveRuns(records, lease_seconds=settings.lease_seconds)
     pipeline = Pipeline(ground.store, records, peers, patience, concurrency=settings.concurrency)
     runs = Runs(records, live, library=library, peers=peers, pipeline=pipeline, patience=patience)
-    servicer = GatewayServicer(runs, library, upload_idle_seconds=settings.upload_idle_seconds)
-
-    async def warm_up() -> None:
-        if settings.resume_runs and ground.lasting:
-            runs.resume()
+    servicer = GatewayServicer(
+        runs,
+        library,
+        upload_idle_seconds=settings.upload_idle_seconds,
+        # A verb's own services end with it, and should do nothing else.
+        resumes=settings.resume_runs and ground.lasting,
+    )
 
     async def shut_down() -> None:
         await runs.close()
@@ -186,7 +188,7 @@ def _gateway(ground: Ground) -> Registration:
     return Registration(
         "demiurge.gateway.v1.PipelineService",
         lambda server: add_PipelineServiceServicer_to_server(servicer, server),
-        warm_up=warm_up,
+        warm_up=servicer.warm_up,
         drain=runs.drain,
         shut_down=shut_down,
     )

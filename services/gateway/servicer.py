@@ -21,11 +21,23 @@ class GatewayServicer(PipelineServiceServicer):
     """Runs, and audio in and out."""
 
     def __init__(
-        self, runs: Runs, library: AudioLibrary, *, upload_idle_seconds: float = 60.0
+        self,
+        runs: Runs,
+        library: AudioLibrary,
+        *,
+        upload_idle_seconds: float = 60.0,
+        resumes: bool = False,
     ) -> None:
+        """`resumes` takes up interrupted runs unasked, from the start on."""
         self._runs = runs
         self._library = library
         self._upload_idle_seconds = upload_idle_seconds
+        self._resumes = resumes
+
+    async def warm_up(self) -> None:
+        """Takes up what the last start left, if that is wanted."""
+        if self._resumes:
+            self._runs.resume()
 
     async def CreateRun(
         self, request: messages.CreateRunRequest, context: Context
