@@ -142,11 +142,11 @@ class Play:
         scene = Scene(self.scene.folder, self.scene.spec, death, self.scene.settings)
         return self.zygotes.play(scene, seconds)
 
-    def assert_died(self, ended: Ended, death: Death, point: Point) -> None:
-        """Sees to it that the process was killed there."""
+    def assert_died(self, ended: Ended, death: Death, point: Point | None) -> None:
+        """Sees to it that the process was killed there, at that `point` if one is given."""
         assert ended.killed, f"{death}, {point}: ended with {ended.code}\n{ended.log}"
-        last = entries(self.scene.journal)[-1]
-        assert last == (death, point), f"died at {last}, not at {(death, point)}"
+        last, at = entries(self.scene.journal)[-1]
+        assert (last, at) == (death, point or at), f"died {last}, {at}"
 
     def to_the_end(self) -> Remains:
         """Plays undisturbed; what is there then."""
