@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qdrant_edge import EdgeShard
 
 from services.audio.match_table import SourceRef
 from services.errors import CorruptObjectError, StorageFullError, UnavailableError
@@ -263,3 +264,23 @@ def test_deleting_frees_the_disk(folder: Path, index: EdgeIndex) -> None:
     index.delete("birds")
 
     assert list((folder / "shards").iterdir()) == []
+
+
+def test_the_graph_that_was_left_out_is_built_when_it_is_asked_for(folder: Path) -> None:
+    def indexed_vectors() -> int:
+        [shard] = (folder / "shards").iterdir()
+        opened = EdgeShard.load(str(shard))
+        try:
+            return int(opened.info().indexed_vectors_count)
+        finally:
+            opened.close()
+
+    names = tuple(f"mfcc{number}" for number in range(300))
+    frames = np.random.default_rng(1).normal(size=(1000, 300)).astype(np.float32)
+    for skip_graph, indexed in ((True, 0), (False, 1000)):
+        index = EdgeIndex(folder)
+        index.create("birds", CollectionSpec(names, 44100, 1024))
+        index.add("birds", source("wren.wav"), frames)
+        index.publish("birds", skip_graph=skip_graph)
+        index.close()
+        assert indexed_vectors() == indexed
