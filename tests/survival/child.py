@@ -28,13 +28,17 @@ TIMES = {"create_time", "update_time", "start_time", "end_time"}
 
 @dataclass(frozen=True)
 class Scene:
-    """What a child plays: the run `spec` (hexadecimal message) over `folder`, up to its death."""
+    """What a child plays: the run `spec` (hexadecimal message) over `folder`, up to its death.
+
+    Or, if `deletes` is the id of a run, its deletion.
+    """
 
     folder: str
     spec: str
     death: Death | None = None
     settings: dict[str, str] = field(default_factory=dict)
     """Environment variables; DEMIURGE_STORE is folder/store unless set."""
+    deletes: str = ""
 
     def to_json(self) -> str:
         """For the way into the child."""
@@ -59,7 +63,7 @@ class Scene:
 
 
 def play(scene: Scene) -> None:
-    """Creates the run, waits for its end, and writes the outcome."""
+    """Creates the run and waits for its end, or deletes it; writes the outcome."""
     folder = Path(scene.folder)
     for name in [name for name in os.environ if name.startswith("DEMIURGE_")]:
         del os.environ[name]
@@ -80,7 +84,7 @@ def play(scene: Scene) -> None:
 
     runtime = load(RuntimeSettings)
     try:
-        outcome = _run(bytes.fromhex(scene.spec), journal, runtime)
+        outcome = _run(scene, journal, runtime)
     except DemiurgeError as error:
         outcome = {"state": "REFUSED", "error": error.message, "reason": error.reason}
     outcome["points"] = _points(folder / "query")
@@ -88,9 +92,10 @@ def play(scene: Scene) -> None:
     scene.outcome.write_text(json.dumps(outcome))
 
 
-def _run(spec: bytes, journal: Journal, runtime: Any) -> dict[str, Any]:
+def _run(scene: Scene, journal: Journal, runtime: Any) -> dict[str, Any]:
     from demiurge.gateway.v1.gateway_service_pb2 import (
         CreateRunRequest,
+        DeleteRunRequest,
         RunSpec,
         State,
         WatchRunRequest,
@@ -114,7 +119,11 @@ def _run(spec: bytes, journal: Journal, runtime: Any) -> dict[str, Any]:
         ground.own_address = f"127.0.0.1:{server.port}"
         with open_blocking_channel(ground.own_address, runtime) as channel, remote_errors():
             pipeline = client_of(dict.fromkeys(NOUNS, channel)).pipeline
-            created = pipeline.CreateRun(CreateRunRequest(spec=RunSpec.FromString(spec))).run
+            if scene.deletes:
+                pipeline.DeleteRun(DeleteRunRequest(run_id=scene.deletes))
+                return {"state": "DELETED"}
+            spec = RunSpec.FromString(bytes.fromhex(scene.spec))
+            created = pipeline.CreateRun(CreateRunRequest(spec=spec)).run
             *_, last = pipeline.WatchRun(WatchRunRequest(run_id=created.id))
     run = last.run
     outcome = {

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -136,10 +136,12 @@ class Play:
     def folder(self) -> Path:
         return Path(self.scene.folder)
 
-    def once(self, death: Death | None = None, seconds: float | None = None) -> Ended:
-        """Creates the run in a new process; see Scene and Zygotes.play."""
+    def once(
+        self, death: Death | None = None, seconds: float | None = None, deletes: str = ""
+    ) -> Ended:
+        """Creates or deletes the run in a new process; see Scene and Zygotes.play."""
         self.scene.outcome.unlink(missing_ok=True)
-        scene = Scene(self.scene.folder, self.scene.spec, death, self.scene.settings)
+        scene = replace(self.scene, death=death, deletes=deletes)
         return self.zygotes.play(scene, seconds)
 
     def assert_died(self, ended: Ended, death: Death, point: Point | None) -> None:
