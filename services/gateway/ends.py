@@ -73,12 +73,12 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(code=code_of(error).value[0], reason=error.reason, message=message)
 
 
-def interruption() -> Failure:
+def interruption(why: str = "the gateway stopped before the run ended") -> Failure:
     """What is told of a run that no gateway is at work on, and that has not ended."""
     return Failure(
         code=grpc.StatusCode.UNAVAILABLE.value[0],
         reason=INTERRUPTED,
-        message=f"the gateway stopped before the run ended: {RESUMES}",
+        message=f"{why}: {RESUMES}",
     )
 
 

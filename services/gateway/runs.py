@@ -253,7 +253,7 @@ class Runs:
                 await self._patience.stored(partial(self._records.save_end, ended))
         except UnavailableError as error:
             logger.warning("end not recorded", run_id=ended.id, error=error.message)
-            fail(ended, interruption())
+            fail(ended, interruption(f"its end could not be recorded, since {error.message}"))
         except Exception as error:
             logger.exception("run could not be recorded", run_id=ended.id)
             fail(ended, failure_of(error))
