@@ -16,7 +16,7 @@ class Tracker:
 
     WANDB_MODE, WANDB_PROJECT and WANDB_ENTITY are read by W&B itself; where no mode is set, it
     stays offline. What cannot be sent is kept below `folder`, for `wandb sync`. Whatever W&B
-    raises is told to `warn` once, and training goes on without it.
+    raises is told to `warn` once, in one line, and training goes on without it.
     """
 
     def __init__(
@@ -29,15 +29,25 @@ class Tracker:
     ) -> None:
         self._run: Any = None
         self._warn = warn
+        self._kept = ""
         mode: Any = os.environ.get("WANDB_MODE") or "offline"
+        if mode == "online":
+            self._kept = (
+                f"; its course is kept below {folder}, and `wandb sync` sends it from there"
+            )
         started = self._guard(self._start, mode, run_id, name, dict(config), folder)
         if not started and mode == "online":
+            self._kept = ""
             self._guard(self._forget)
             self._guard(self._start, "offline", run_id, name, dict(config), folder)
 
     def _start(
         self, mode: Any, run_id: str, name: str, config: dict[str, Any], folder: Path
     ) -> None:
+        # What W&B tells its makers would hold up the end by half a minute where nobody answers,
+        # and it says more than the one line that is ours.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +97,6 @@ class Tracker:
         except Exception as error:
             self._run = None
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            self._warn(f"W&B does not work, training goes on without it: {reason}")
+            self._warn(f"W&B does not work, training goes on without it: {reason}{self._kept}")
             return False
         return True
