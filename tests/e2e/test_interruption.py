@@ -34,12 +34,12 @@ def work(tmp_path: Path, trained_models: Path) -> Workspace:
     return furnish(tmp_path)
 
 
-def assert_calm(place: Workspace, done: Any) -> None:
+def assert_calm(place: Workspace, done: Any, remains: Path | None = None) -> None:
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines()[-1] == CALM
     assert done.stderr.count("demiurge:") == 1
     assert "Traceback" not in done.stderr
-    assert not place.leftovers()
+    assert place.leftovers() == ([remains] if remains else [])
     assert not place.notice.exists()
 
 
@@ -76,8 +76,10 @@ class Slow(PipelineServiceServicer):
     """A gateway whose downloads stop halfway, until `hurry` is set."""
 
     content = b"sound" * 20_000
+    sha256 = hashlib.sha256(content).hexdigest()
 
     def __init__(self) -> None:
+        self.offsets: list[int] = []
         self.halfway = threading.Event()
         self.hurry = threading.Event()
 
@@ -87,28 +89,32 @@ class Slow(PipelineServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> messages.GetRunResponse:
         run = messages.Run(id=request.run_id)
-        run.result.audio.key = "renders/x/piece.wav"
-        run.result.edit_list.key = "renders/x/edit_list.json"
-        run.result.spectrogram.key = "renders/x/spectrogram.png"
+        for reference, name in (
+            (run.result.audio, "piece.wav"),
+            (run.result.edit_list, "edit_list.json"),
+            (run.result.spectrogram, "spectrogram.png"),
+        ):
+            reference.key, reference.sha256 = f"renders/x/{name}", self.sha256
+            reference.size_bytes = len(self.content)
         run.result.sample_rate_hertz = 44_100
         return messages.GetRunResponse(run=run)
 
     def DownloadAudio(  # noqa: N802
         self, request: messages.DownloadAudioRequest, context: Any
     ) -> Iterator[messages.DownloadAudioResponse]:
-        first = messages.DownloadAudioResponse(data=self.content[:1000])
-        first.object.key = request.key
-        first.object.sha256 = hashlib.sha256(self.content).hexdigest()
-        yield first
+        assert request.sha256 == self.sha256
+        self.offsets.append(request.offset_bytes)
+        rest = self.content[request.offset_bytes :]
+        yield messages.DownloadAudioResponse(data=rest[:1000])
         self.halfway.set()
         stopped = threading.Event()
         context.add_callback(stopped.set)
         while not (self.hurry.is_set() or stopped.wait(0.05)):
             pass
-        yield messages.DownloadAudioResponse(data=self.content[1000:])
+        yield messages.DownloadAudioResponse(data=rest[1000:])
 
 
-def test_a_download_leaves_no_part_of_a_file(tmp_path: Path) -> None:
+def test_a_download_that_was_stopped_goes_on_from_what_arrived(tmp_path: Path) -> None:
     slow = Slow()
     server = grpc.server(ThreadPoolExecutor(max_workers=4))
     add_PipelineServiceServicer_to_server(slow, server)
@@ -120,10 +126,13 @@ def test_a_download_leaves_no_part_of_a_file(tmp_path: Path) -> None:
         assert slow.halfway.wait(30)
         wait_until(lambda: bool(place.leftovers()))
         process.send_signal(signal.SIGINT)
-        assert_calm(place, ended(process))
-        assert not list((tmp_path / "piece").iterdir())
+        remains = tmp_path / "piece" / f".piece.wav.{slow.sha256[:8]}.part"
+        assert_calm(place, ended(process), remains)
+        assert list(remains.parent.iterdir()) == [remains]
         slow.hurry.set()
         place.output("runs", "fetch", "run-1")
+        assert slow.offsets == [0, 1000, 0, 0]
+        assert not place.leftovers()
         assert (tmp_path / "piece" / "piece.wav").read_bytes() == slow.content
     finally:
         server.stop(0).wait()
