@@ -8,6 +8,7 @@ The services are composed as the command line does it, but that their writes are
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,6 +65,7 @@ class Scene:
 
 def play(scene: Scene) -> None:
     """Creates the run and waits for its end, or deletes it; writes the outcome."""
+    begin = time.monotonic()
     folder = Path(scene.folder)
     for name in [name for name in os.environ if name.startswith("DEMIURGE_")]:
         del os.environ[name]
@@ -87,6 +89,7 @@ def play(scene: Scene) -> None:
         outcome = _run(scene, journal, runtime)
     except DemiurgeError as error:
         outcome = {"state": "REFUSED", "error": error.message, "reason": error.reason}
+    outcome["seconds"] = time.monotonic() - begin
     outcome["points"] = _points(folder / "query")
     outcome["objects"] = _objects(open_store(runtime))
     scene.outcome.write_text(json.dumps(outcome))

@@ -98,5 +98,6 @@ def undisturbed(theatre: Theatre, tmp_path_factory: pytest.TempPathFactory) -> U
     ended = play.once()
     assert ended.code == 0, ended.log
     remains = play.remains()
+    seconds = remains.outcome["seconds"]
     assert remains.outcome["state"] == "STATE_SUCCEEDED", remains.outcome
-    return Undisturbed(play.writes(), remains, ended.seconds, play.folder)
+    return Undisturbed(play.writes(), remains, seconds, play.folder)

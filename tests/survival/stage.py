@@ -122,7 +122,7 @@ class Remains:
         )
 
     def _items(self) -> dict[str, Any]:
-        return self.outcome | self.objects | {"objects": ""}
+        return self.outcome | self.objects | {"objects": "", "seconds": ""}
 
 
 @dataclass(frozen=True)
