@@ -137,6 +137,11 @@ class Peers:
                 if isinstance(error, CancelledError):
                     # Not by us, or it would be asyncio's own: the service is stopping.
                     raise UnavailableError(error.message, culprit=error.culprit) from failure
+                if isinstance(error, UnavailableError) and not error.culprit:
+                    noun = _noun(request)
+                    raise UnavailableError(
+                        f"the {noun} service cannot be reached: {error.message}", culprit=noun
+                    ) from failure
                 if not isinstance(error, BusyError):
                     raise error from failure
             # Full jitter keeps callers that were refused together from coming back together.

@@ -1,7 +1,8 @@
 """Channels to other services: round robin, retries where they are safe, request ids and deadlines.
 
 The policy: calls that never reached a servicer, or that it was too late to take (UNAVAILABLE), are
-tried again; nothing else is. gRPC's Python does not pass deadlines on, so interceptors do.
+tried again; nothing else is, nor a call that failed because someone behind the service was away.
+gRPC's Python does not pass deadlines on, so interceptors do.
 """
 
 import json

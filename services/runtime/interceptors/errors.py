@@ -7,10 +7,15 @@ import grpc
 import structlog
 from typing_extensions import override
 
-from services.errors import DemiurgeError
+from services.errors import DemiurgeError, UnavailableError
 from services.runtime.call import current_call
 from services.runtime.interceptors.around import AroundCall, Context
 from services.runtime.status import DETAILS_KEY, code_of, error_from_rpc, status_of
+
+# https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
+# Whoever names a culprit was patient with it already; if each channel on the way asked again by
+# itself, these tries would multiply, and a caller that asks once would wait for minutes.
+NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 
 
 class ErrorInterceptor(AroundCall):
@@ -45,8 +50,7 @@ class ErrorInterceptor(AroundCall):
 
 async def _abort(context: Context, error: DemiurgeError) -> None:
     status = status_of(error)
-    await context.abort(
-        code_of(error),
-        status.message,
-        (*(context.trailing_metadata() or ()), (DETAILS_KEY, status.SerializeToString())),
-    )
+    metadata = [*(context.trailing_metadata() or ()), (DETAILS_KEY, status.SerializeToString())]
+    if isinstance(error, UnavailableError) and error.culprit:
+        metadata.append(NO_RETRY)
+    await context.abort(code_of(error), status.message, tuple(metadata))

@@ -72,6 +72,15 @@ async def test_only_unavailable_is_tried_again(stub: Any, servicer: QueryService
         assert servicer.calls == [reason]
 
 
+async def test_tries_do_not_multiply_while_someone_behind_a_service_is_away(
+    stub: Any, servicer: QueryServicer
+) -> None:
+    # Its error names a culprit, as those of stores and indexes do.
+    with pytest.raises(grpc.RpcError):
+        await stub.GetCollection(get("UNAVAILABLE"))
+    assert servicer.calls == ["UNAVAILABLE"]
+
+
 async def test_requests_as_long_as_an_inline_track_are_tried_again(
     stub: Any, servicer: QueryServicer
 ) -> None:
