@@ -71,6 +71,9 @@ def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
     services.errors.
     """
     silence_grpc()
+    import grpc
+
+    from services.cli.waiting import Waiting
     from services.query.settings import QuerySettings
     from services.runtime.channels import open_blocking_channel
     from services.runtime.embedding import embedded_settings
@@ -106,12 +109,12 @@ def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
         # Stubs that nobody asked for need an address, too.
         spare = own or runtime.address_of((nouns or NOUNS)[0])
         addresses = {noun: runtime.address_of(noun) or spare for noun in NOUNS}
-        channels = {
-            address: stack.enter_context(
-                open_blocking_channel(address, own_settings if address == own else runtime)
-            )
-            for address in set(addresses.values())
-        }
+        channels = {}
+        for address in set(addresses.values()):
+            settings = own_settings if address == own else runtime
+            channel = stack.enter_context(open_blocking_channel(address, settings))
+            waiting_for = Waiting(address, lambda text: typer.echo(text, err=True))
+            channels[address] = grpc.intercept_channel(channel, waiting_for)
         yield client_of({noun: channels[addresses[noun]] for noun in NOUNS})
 
 

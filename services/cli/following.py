@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # A gateway that starts anew is back within this.
 PATIENCE_SECONDS = 120.0
 PAUSE_SECONDS = 1.0
+CANCEL_SECONDS = 10.0
 
 
 def follow(client: Client, spec: "RunSpec", progress: Progress) -> "Run":
@@ -33,8 +34,9 @@ def follow(client: Client, spec: "RunSpec", progress: Progress) -> "Run":
         for run in states(client, spec, created, progress):
             show(run, progress)
     except KeyboardInterrupt:
-        with suppress(grpc.RpcError):
-            client.pipeline.CancelRun(CancelRunRequest(run_id=run.id))
+        # Who stops wants to leave, even if the gateway hangs.
+        with suppress(grpc.RpcError, DemiurgeError):
+            client.pipeline.CancelRun(CancelRunRequest(run_id=run.id), timeout=CANCEL_SECONDS)
         raise
     for item in run.skipped:
         progress.say(f"left out: {item.reason}")

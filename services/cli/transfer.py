@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from services.cli.connection import Client
 from services.cli.corpus import Recording, fingerprint, recordings, storable
 from services.cli.progress import Progress
-from services.errors import CorruptObjectError, UnavailableError
+from services.errors import BusyError, CorruptObjectError, UnavailableError
 
 if TYPE_CHECKING:
     from demiurge.audio.v1.audio_pb2 import ObjectRef
@@ -123,14 +123,14 @@ def _fetch_rest(client: Client, reference: "ObjectRef", part: Path) -> None:
 
 
 def _ridden_out(work: Callable[[], T]) -> T:
-    """What `work` answers; while the services cannot be reached it is begun again, a few times."""
+    """What `work` answers; while the services are away or busy it is begun again, a few times."""
     from services.runtime.status import remote_errors
 
     for pause in PAUSES_SECONDS:
         try:
             with remote_errors():
                 return work()
-        except UnavailableError:
+        except (UnavailableError, BusyError):
             time.sleep(pause)
     with remote_errors():
         return work()

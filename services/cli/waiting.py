@@ -1,0 +1,67 @@
+"""How long a verb waits: questions have a deadline, and whoever is busy is asked again.
+
+Work may take as long as it takes: keepalive ends it where nobody is there any more.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from services.errors import BusyError, TimeExceededError
+from services.runtime.status import error_from_rpc
+
+ANSWER_SECONDS = 60.0
+# Every input that was put into the store by hand is hashed before a run begins.
+CREATE_RUN_SECONDS = 900.0
+BUSY_SECONDS = 900.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+QUESTIONS = ("Get", "List", "Cancel", "Delete", "Create")
+
+
+class Waiting(grpc.UnaryUnaryClientInterceptor):
+    """For the channel to `address`; `say` is told, once a call, that a service is busy."""
+
+    def __init__(self, address: str, say: Callable[[str], None]) -> None:
+        self._address = address
+        self._say = say
+
+    def intercept_unary_unary(
+        self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any
+    ) -> Any:
+        """The call, once the service is not busy.
+
+        Raises TimeExceededError, naming the address, for a question that is not answered.
+        """
+        method = client_call_details.method.rpartition("/")[2]
+        seconds = client_call_details.timeout or _seconds_for(method)
+        details = client_call_details._replace(timeout=seconds)
+        end, pause = time.monotonic() + BUSY_SECONDS, FIRST_PAUSE_SECONDS
+        while True:
+            call = continuation(details, request)
+            code = call.code()
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED and seconds:
+                raise TimeExceededError(
+                    f"{self._address} did not answer {method} within {seconds:g} s: it hangs, or "
+                    "has too much to do; look at its log, and start it anew if it says nothing",
+                    culprit=self._address,
+                )
+            if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return call
+            error = error_from_rpc(call)
+            if not isinstance(error, BusyError) or time.monotonic() > end:
+                return call
+            if pause == FIRST_PAUSE_SECONDS:
+                self._say(f"waiting: {error.message}")
+            # Jitter keeps callers that were refused together from coming back together.
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - no secret
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _seconds_for(method: str) -> float | None:
+    if method == "CreateRun":
+        return CREATE_RUN_SECONDS
+    return ANSWER_SECONDS if method.startswith(QUESTIONS) else None

@@ -1,0 +1,88 @@
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+from demiurge.gateway.v1 import gateway_service_pb2 as messages
+from demiurge.gateway.v1.gateway_service_pb2_grpc import (
+    PipelineServiceServicer,
+    PipelineServiceStub,
+    add_PipelineServiceServicer_to_server,
+)
+
+from services.cli import waiting
+from services.errors import BusyError, StorageFullError, TimeExceededError
+from services.runtime.channels import open_blocking_channel
+from services.runtime.settings import RuntimeSettings
+from services.runtime.status import DETAILS_KEY, code_of, remote_errors, status_of
+
+
+class Troubled(PipelineServiceServicer):
+    """Never answers ListRuns; refuses GetRun with what is left of `refusals`."""
+
+    def __init__(self) -> None:
+        self.refusals: list[Exception] = []
+        self.stopped = threading.Event()
+
+    def ListRuns(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        self.stopped.wait(60)
+        return messages.ListRunsResponse()
+
+    def GetRun(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if self.refusals:
+            status = status_of(error := self.refusals.pop())
+            context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
+            context.abort(code_of(error), status.message)
+        return messages.GetRunResponse(run=messages.Run(id=request.run_id))
+
+
+@contextmanager
+def served(troubled: Troubled, said: list[str]) -> Iterator[PipelineServiceStub]:
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    add_PipelineServiceServicer_to_server(troubled, server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with remote_errors(), open_blocking_channel(address, RuntimeSettings()) as channel:
+            waits = waiting.Waiting("studio:50051", said.append)
+            yield PipelineServiceStub(grpc.intercept_channel(channel, waits))
+    finally:
+        troubled.stopped.set()
+        server.stop(0).wait()
+
+
+def test_a_question_that_is_not_answered_names_who_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "ANSWER_SECONDS", 0.5)
+    with (
+        pytest.raises(TimeExceededError, match=r"studio:50051 did not answer ListRuns within 0\.5"),
+        served(Troubled(), []) as stub,
+    ):
+        stub.ListRuns(messages.ListRunsRequest())
+
+
+def test_whoever_is_busy_is_asked_again_and_that_is_said_once() -> None:
+    troubled, said = Troubled(), []
+    troubled.refusals = [BusyError("all hands are full")] * 3
+    with served(troubled, said) as stub:
+        assert stub.GetRun(messages.GetRunRequest(run_id="run-1")).run.id == "run-1"
+    assert said == ["waiting: all hands are full"]
+
+
+def test_who_stays_busy_is_given_up_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "BUSY_SECONDS", 0.0)
+    troubled = Troubled()
+    troubled.refusals = [BusyError("all hands are full")] * 100
+    with pytest.raises(BusyError, match="all hands are full"), served(troubled, []) as stub:
+        stub.GetRun(messages.GetRunRequest(run_id="run-1"))
+
+
+def test_a_full_disk_is_not_waited_for() -> None:
+    troubled = Troubled()
+    troubled.refusals = [StorageFullError("the disk is full")]
+    with pytest.raises(StorageFullError, match="the disk is full"), served(troubled, []) as stub:
+        stub.GetRun(messages.GetRunRequest(run_id="run-1"))
