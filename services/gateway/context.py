@@ -57,6 +57,12 @@ async def output_stands(context: RunContext, output: Message) -> bool:
     return True
 
 
+async def piece_stands(context: RunContext, output: Message) -> bool:
+    """Whether the piece is still there and sound: whoever asks for it again gets it, or another."""
+    read = partial(objects_stand, context.store, list(references(output)), read=True)
+    return await context.patience.stored(read)
+
+
 @dataclass(frozen=True)
 class Stage:
     """A named step: what it leaves, and how."""

@@ -17,7 +17,7 @@ from demiurge.gateway.v1.run_record_pb2 import (
 from google.protobuf.message import Message
 
 from services.errors import CorruptObjectError
-from services.gateway.context import RunContext, Stage
+from services.gateway.context import RunContext, Stage, piece_stands
 from services.gateway.patience import Patience, in_thread
 from services.gateway.peers import Peers
 from services.gateway.run_store import RunStore, now
@@ -35,7 +35,7 @@ STAGES = (
     Stage("index", IndexedMaterial, index.run, index.items, index.stands),
     Stage("predict", PredictedTracks, predict.run, predict.items),
     Stage("match", MatchTable, match.run, match.items),
-    Stage("render", RunResult, render.run, render.items),
+    Stage("render", RunResult, render.run, render.items, piece_stands),
 )
 
 
@@ -103,8 +103,9 @@ class Pipeline:
             return
 
     async def stands(self, ended: Run) -> bool:
-        """Whether the piece of a run that succeeded is still there."""
-        return await in_thread(partial(objects_stand, self._store, list(references(ended.result))))
+        """Whether the piece of a run that succeeded is still there, undamaged."""
+        left = list(references(ended.result))
+        return await in_thread(partial(objects_stand, self._store, left, read=True))
 
     async def _execute_stage(
         self, number: int, context: RunContext, run: Run, changed: Callable[[], None]

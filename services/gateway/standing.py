@@ -1,12 +1,12 @@
 """Whether what a message tells of is still there: markers outlive objects that someone deleted."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from demiurge.audio.v1.audio_pb2 import ObjectRef
 from google.protobuf.message import Message
 
-from services.errors import NotFoundError
-from services.runtime.object_store.port import ObjectStore
+from services.errors import CorruptObjectError, NotFoundError
+from services.runtime.object_store.port import ObjectStore, StoredObject
 
 
 def references(message: Message) -> Iterator[ObjectRef]:
@@ -21,13 +21,19 @@ def references(message: Message) -> Iterator[ObjectRef]:
             yield from references(part)
 
 
-def objects_stand(store: ObjectStore, references: Iterable[ObjectRef]) -> bool:
-    """Whether the store has every object that is referred to, with that content; blocking."""
-    return all(_stands(store, reference) for reference in references)
+def objects_stand(
+    store: ObjectStore, references: Iterable[ObjectRef], *, read: bool = False
+) -> bool:
+    """Whether the store has every object that is referred to, with that content; blocking.
+
+    Its word is taken for the content unless all of it is to be `read`.
+    """
+    look = store.verify if read else store.stat
+    return all(_stands(look, reference) for reference in references)
 
 
-def _stands(store: ObjectStore, reference: ObjectRef) -> bool:
+def _stands(look: Callable[[str], StoredObject], reference: ObjectRef) -> bool:
     try:
-        return store.stat(reference.key).sha256 == reference.sha256
-    except NotFoundError:
+        return look(reference.key).sha256 == reference.sha256
+    except (NotFoundError, CorruptObjectError):
         return False

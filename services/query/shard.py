@@ -32,6 +32,7 @@ from qdrant_edge import (
 )
 
 from services.audio.match_table import SourceRef
+from services.errors import CorruptObjectError
 from services.query.distances import for_engine
 from services.query.index import Checkpoint, CollectionSpec, Metric, Scaling, SearchMode
 from services.query.search import BUILD_BREADTH, GRAPH_FROM_KIB, LINKS, SEARCH_BREADTH, Hits, Points
@@ -52,6 +53,7 @@ class FrameShard:
     """Open by one process at a time, and used by one thread at a time. An Engine of a Search."""
 
     def __init__(self, path: Path, spec: CollectionSpec, *, create: bool) -> None:
+        self._path = path
         self._spec = spec
         self._count: int | None = None
         # Distances on raw frames need no second vector.
@@ -175,11 +177,20 @@ class FrameShard:
         return self._columns(points), following
 
     def _columns(self, points: Sequence[Any]) -> Points:
-        frames = np.array([point.vector[_FRAME] for point in points], np.float32)
-        payloads = [point.payload for point in points]
+        try:
+            frames = np.array([point.vector[_FRAME] for point in points], np.float32)
+            payloads = [point.payload for point in points]
+            numbers = np.array([payload[_SOURCE] for payload in payloads], np.int64)
+            starts = np.array([payload[_START] for payload in payloads], np.uint64)
+        except (LookupError, TypeError) as error:
+            raise CorruptObjectError(
+                f"{self._path} holds points without their frame, sound or place: "
+                "`demiurge doctor --deep --mend` rebuilds their collection",
+                culprit=str(self._path),
+            ) from error
         return Points(
             ids=[str(point.id) for point in points],
-            numbers=np.array([payload[_SOURCE] for payload in payloads], np.int64),
-            start_samples=np.array([payload[_START] for payload in payloads], np.uint64),
+            numbers=numbers,
+            start_samples=starts,
             frames=frames.reshape(-1, len(self._spec.feature_names)),
         )

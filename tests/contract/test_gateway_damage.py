@@ -77,6 +77,17 @@ def test_what_a_run_made_and_was_damaged_is_made_again(
     assert stack.store.read(key) == whole
 
 
+@pytest.mark.parametrize("damaged", ["audio", "edit_list", "spectrogram"])
+def test_a_damaged_piece_is_made_again_by_whoever_asks_for_it(stack: Stack, damaged: str) -> None:
+    wanted = spec(files=2, seed=3)
+    piece = stack.piece(wanted)
+    reference = getattr(stack.create(wanted).result, damaged)
+    flip(stack, reference.key)
+
+    assert stack.piece(wanted) == piece
+    assert stack.store.verify(reference.key).sha256 == reference.sha256
+
+
 def test_damage_to_what_was_given_is_named_with_what_to_do(stack: Stack) -> None:
     stack.upload("given", "2.wav", sound(0.7, 2))
     wanted = spec(database="given", seed=3)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qdrant_edge import EdgeShard
+from qdrant_edge import EdgeShard, Point, ScrollRequest, UpdateOperation
 
 from services.audio.match_table import SourceRef
 from services.errors import CorruptObjectError, StorageFullError, UnavailableError
@@ -223,6 +223,26 @@ def test_a_collection_that_cannot_be_opened_takes_nothing_and_is_not_published(
         index.add("birds", source("wren.wav"), frames)
     with pytest.raises(CorruptObjectError, match=r"birds.*--mend` rebuilds it"):
         index.publish("birds")
+    index.close()
+
+
+def test_points_that_lost_what_they_hold_are_named_with_what_to_do(folder: Path) -> None:
+    frames = np.zeros((3, 2), np.float32)
+    whole = EdgeIndex(folder)
+    whole.create("birds", SPEC)
+    whole.add("birds", source("wren.wav"), frames)
+    whole.close()
+    [path] = (folder / "shards").iterdir()
+    shard = EdgeShard.load(str(path))
+    [point, *_], _ = shard.scroll(ScrollRequest(limit=1, with_vector=True))
+    shard.update(UpdateOperation.upsert_points([Point(point.id, point.vector, {})]))
+    shard.close()
+
+    index = EdgeIndex(folder)
+    with pytest.raises(CorruptObjectError, match=r"--mend` rebuilds"):
+        index.search("birds", frames, 1, SearchMode.EXACT)
+    with pytest.raises(CorruptObjectError, match=r"--mend` rebuilds"):
+        list(index.points("birds"))
     index.close()
 
 
