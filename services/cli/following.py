@@ -70,8 +70,13 @@ def states(client: Client, spec: "RunSpec", run: "Run", progress: Progress) -> "
             if not _interrupted(run):
                 return
         except UnavailableError as error:
-            if time.monotonic() - heard > PATIENCE_SECONDS:
-                raise
+            away = time.monotonic() - heard
+            if away > PATIENCE_SECONDS:
+                raise UnavailableError(
+                    f"the gateway was away for {away:.0f} s: {error.message}; see that it runs, "
+                    f"and the same call again goes on with run {run.id}",
+                    culprit=error.culprit,
+                ) from error
             if not waiting:
                 progress.say(f"waiting for the gateway: {error.message}")
             waiting = True

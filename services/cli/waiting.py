@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from services.errors import BusyError, TimeExceededError
+from services.errors import BusyError, TimeExceededError, UnavailableError
 from services.runtime.status import error_from_rpc
 
 ANSWER_SECONDS = 60.0
@@ -34,7 +34,8 @@ class Waiting(grpc.UnaryUnaryClientInterceptor):
     ) -> Any:
         """The call, once the service is not busy.
 
-        Raises TimeExceededError, naming the address, for a question that is not answered.
+        Raises, naming the address, TimeExceededError for a question that is not answered, and
+        UnavailableError if nobody is there.
         """
         method = client_call_details.method.rpartition("/")[2]
         seconds = client_call_details.timeout or _seconds_for(method)
@@ -49,9 +50,14 @@ class Waiting(grpc.UnaryUnaryClientInterceptor):
                     "has too much to do; look at its log, and start it anew if it says nothing",
                     culprit=self._address,
                 )
-            if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+            if code not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}:
                 return call
             error = error_from_rpc(call)
+            if isinstance(error, UnavailableError) and not error.culprit:
+                raise UnavailableError(
+                    f"{self._address} cannot be reached: {error.message}; see that it runs there",
+                    culprit=self._address,
+                )
             if not isinstance(error, BusyError) or time.monotonic() > end:
                 return call
             if pause == FIRST_PAUSE_SECONDS:

@@ -25,11 +25,16 @@ class Qdrant:
     counts the calls by method, `most_at_once` those under way together. Methods in `failing` fail;
     all do once `calls_left` are through, the first of these after its work if `last_is_done`.
     `statuses` are what collections are said to be in, one description after the other, before they
-    are green. The method that `hanging` names, or "all", is not answered.
+    are green. The method that `hanging` names, or "all", is not answered. `local` of a server
+    that stopped is what the next one begins with.
     """
 
     def __init__(
-        self, api_key: str = "", certificate: tuple[bytes, bytes] | None = None, port: int = 0
+        self,
+        api_key: str = "",
+        certificate: tuple[bytes, bytes] | None = None,
+        port: int = 0,
+        local: QdrantLocal | None = None,
     ) -> None:
         self.calls: Counter[str] = Counter()
         self.bytes_answered = 0
@@ -44,7 +49,7 @@ class Qdrant:
         self._key = api_key
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self.local = QdrantLocal(":memory:")
+        self.local = local or QdrantLocal(":memory:")
         self._server = grpc.server(ThreadPoolExecutor(16))
         methods = _Methods(self)
         collections, points = q.CollectionsServicer(), q.PointsServicer()

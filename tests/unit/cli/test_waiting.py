@@ -14,7 +14,7 @@ from demiurge.gateway.v1.gateway_service_pb2_grpc import (
 )
 
 from services.cli import waiting
-from services.errors import BusyError, StorageFullError, TimeExceededError
+from services.errors import BusyError, StorageFullError, TimeExceededError, UnavailableError
 from services.runtime.channels import open_blocking_channel
 from services.runtime.settings import RuntimeSettings
 from services.runtime.status import DETAILS_KEY, code_of, remote_errors, status_of
@@ -86,3 +86,11 @@ def test_a_full_disk_is_not_waited_for() -> None:
     troubled.refusals = [StorageFullError("the disk is full")]
     with pytest.raises(StorageFullError, match="the disk is full"), served(troubled, []) as stub:
         stub.GetRun(messages.GetRunRequest(run_id="run-1"))
+
+
+def test_nobody_at_an_address_is_told_with_what_to_do() -> None:
+    waits = waiting.Waiting("studio:50051", print)
+    with open_blocking_channel("127.0.0.1:9", RuntimeSettings()) as channel:
+        stub = PipelineServiceStub(grpc.intercept_channel(channel, waits))
+        with pytest.raises(UnavailableError, match="studio:50051 cannot be reached: .*see that it"):
+            stub.GetRun(messages.GetRunRequest(run_id="run-1"))
