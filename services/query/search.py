@@ -23,9 +23,11 @@ from services.query.index import (
 )
 
 # The graph: links per node, and how many nodes are kept in view while building and searching.
+# Predicted frames lie beside the database, not in it, so searches need a wide view: 512 finds
+# 99 of 100 nearest of 150 000 real frames in one and a half times what 128 takes to find 89.
 LINKS = 16
 BUILD_BREADTH = 128
-SEARCH_BREADTH = 128
+SEARCH_BREADTH = 512
 # Below this many KiB of vectors a plain scan is as fast as a graph.
 GRAPH_FROM_KIB = 1024
 
