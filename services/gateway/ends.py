@@ -13,6 +13,7 @@ from services.errors import (
     InvalidInputError,
     NotFoundError,
     StorageFullError,
+    UnavailableError,
 )
 from services.runtime.status import code_of
 
@@ -80,6 +81,13 @@ def interruption(why: str = "the gateway stopped before the run ended") -> Failu
         reason=INTERRUPTED,
         message=f"{why}: {RESUMES}",
     )
+
+
+def unrecorded(error: Exception) -> Failure:
+    """What is told of a run whose end the store could not take."""
+    if isinstance(error, UnavailableError):
+        return interruption(f"its end could not be recorded, since {error.message}")
+    return failure_of(error)
 
 
 def interrupted(run: Run) -> bool:

@@ -18,9 +18,8 @@ from services.gateway.ends import (
     ENDED,
     conclude,
     fail,
-    failure_of,
     interrupted,
-    interruption,
+    unrecorded,
 )
 from services.gateway.live import BEAT_SECONDS, LiveRuns
 from services.gateway.patience import Patience, in_thread
@@ -64,6 +63,8 @@ class Runs:
         self._pipeline = pipeline
         self._patience = patience
         self._active: dict[str, ActiveRun] = {}
+        # Ends that the store could not take: it knows of these runs only that nobody is at work.
+        self._unrecorded: dict[str, Run] = {}
         # Runs at work elsewhere that were created here, too: taken over if that gateway stops.
         self._followed: dict[str, asyncio.Task[None]] = {}
         self._resuming: asyncio.Task[None] | None = None
@@ -92,9 +93,7 @@ class Runs:
         """The run as it stands; NotFoundError, naming it, if there is none."""
         active = self._active.get(name)
         run = active.run if active else await asyncio.to_thread(self._stored.run, name)
-        # It may have begun here meanwhile.
-        active = self._active.get(name)
-        return active.run if active else run
+        return self._as_known_here(run)
 
     async def page(self, token: str, size: int) -> tuple[list[Run], str]:
         """Runs, newest first, from `token` on, and the token to go on from.
@@ -102,8 +101,7 @@ class Runs:
         Damaged ones are logged and left out. Raises InvalidInputError if `token` is none.
         """
         runs, following = await asyncio.to_thread(self._stored.page, token, size)
-        here = {name: active.run for name, active in self._active.items()}
-        return [here.get(run.id, run) for run in runs], following
+        return [self._as_known_here(run) for run in runs], following
 
     async def watch(self, name: str) -> AsyncIterator[Run]:
         """The run now and at every change, the last time as it ended, wherever it is at work.
@@ -156,6 +154,7 @@ class Runs:
             if elsewhere or name in self._active:
                 raise NotReadyError(f"run {name} is at work: cancel it first", culprit=name)
             await asyncio.to_thread(self._records.delete, name)
+            self._unrecorded.pop(name, None)
 
     def resume(self) -> None:
         """From now on takes up, unasked, what is interrupted."""
@@ -183,6 +182,13 @@ class Runs:
                 end.cancel()
             if hanging:
                 await asyncio.wait(hanging, timeout=BEAT_SECONDS)
+
+    def _as_known_here(self, run: Run) -> Run:
+        """What the store has of a run, or what is known better."""
+        # It may have begun here meanwhile.
+        if active := self._active.get(run.id):
+            return active.run
+        return self._unrecorded.get(run.id, run) if interrupted(run) else run
 
     def _refuse_while_draining(self, name: str) -> None:
         if self._draining.is_set():
@@ -214,6 +220,7 @@ class Runs:
         except BaseException:
             await self._release(record.id)
             raise
+        self._unrecorded.pop(record.id, None)
         active = self._active[record.id] = ActiveRun(new_run(record))
         # A run outlives the call that created it, and so must not inherit its deadline.
         with serving(Call(record.id)):
@@ -251,12 +258,11 @@ class Runs:
             # A run that the gateway leaves lying has not ended.
             if not (self._closing and active.work.cancelled()):
                 await self._patience.stored(partial(self._records.save_end, ended))
-        except UnavailableError as error:
-            logger.warning("end not recorded", run_id=ended.id, error=error.message)
-            fail(ended, interruption(f"its end could not be recorded, since {error.message}"))
         except Exception as error:
-            logger.exception("run could not be recorded", run_id=ended.id)
-            fail(ended, failure_of(error))
+            defect = None if isinstance(error, DemiurgeError) else error
+            logger.warning("end not recorded", run_id=ended.id, error=str(error), exc_info=defect)
+            fail(ended, unrecorded(error))
+            self._unrecorded[ended.id] = ended
         finally:
             await self._release(ended.id)
             active.run = ended
