@@ -92,5 +92,7 @@ def test_nobody_at_an_address_is_told_with_what_to_do() -> None:
     waits = waiting.Waiting("studio:50051", print)
     with open_blocking_channel("127.0.0.1:9", RuntimeSettings()) as channel:
         stub = PipelineServiceStub(grpc.intercept_channel(channel, waits))
-        with pytest.raises(UnavailableError, match="studio:50051 cannot be reached: .*see that it"):
+        with pytest.raises(
+            UnavailableError, match=r"studio:50051 cannot be reached: .*see that it"
+        ):
             stub.GetRun(messages.GetRunRequest(run_id="run-1"))
