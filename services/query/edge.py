@@ -41,6 +41,10 @@ from services.query.shard import FrameShard
 _OPEN_SHARDS = 8
 # What the system, the engine and SQLite say of a full disk or quota.
 _FULL = ("No space left", "quota exceeded", "disk is full")
+# What the engine allots to an empty collection, with much to spare.
+_ROOM_BYTES = 32 << 20
+# Of each frame: raw, to search by, in the log and, while the graph is built, once more.
+_COPIES = 4
 
 
 class EdgeIndex(VectorIndex):
@@ -61,6 +65,7 @@ class EdgeIndex(VectorIndex):
     def create(self, collection_id: str, spec: CollectionSpec) -> Collection:
         """See VectorIndex."""
         refusals.checked_id(collection_id)
+        self._check_room(0)
         self._catalog.create(collection_id, spec)
         with self._held(collection_id) as collection:
             if collection.point_count and not self._path(collection_id).exists():
@@ -81,6 +86,7 @@ class EdgeIndex(VectorIndex):
         """See VectorIndex."""
         with self._held(collection_id) as collection:
             digest = refusals.checked_frames(collection_id, collection.spec, source, frames)
+            self._check_room(_COPIES * frames.nbytes)
             # Opened before the catalogue is believed: what it names may be lost.
             shard = self._whole_shard(collection)
             known = self._catalog.find_source(collection_id, source.key)
@@ -116,6 +122,8 @@ class EdgeIndex(VectorIndex):
             shard = self._whole_shard(collection)
             checkpoint()
             if not skip_graph:
+                size = 4 * len(collection.spec.feature_names) * collection.point_count
+                self._check_room(_COPIES * size)
                 shard.finish()
             self._catalog.publish(collection_id, alias)
             return self._catalog.describe(collection_id)
@@ -191,6 +199,21 @@ class EdgeIndex(VectorIndex):
                 if not isinstance(error, OSError | sqlite3.Error) and type(error) is not Exception:
                     raise
                 raise self._away(collection_id, error) from error
+
+    def _check_room(self, size_bytes: int) -> None:
+        """Raises StorageFullError unless so much more can be written.
+
+        The engine writes into memory that files are mapped to: when their disk is full, the system
+        does not fail a call, but ends the process.
+        """
+        free = shutil.disk_usage(self._folder).free
+        if free < _ROOM_BYTES + size_bytes:
+            raise StorageFullError(
+                f"{self._folder} is full: the index needs {(_ROOM_BYTES + size_bytes) >> 20} MiB, "
+                f"and there are {free >> 20}; make room there, or choose another folder by "
+                "DEMIURGE_QUERY_FOLDER",
+                culprit=str(self._folder),
+            )
 
     def _away(self, collection_id: str, error: Exception) -> DemiurgeError:
         said = f"collection {collection_id!r} in {self._folder}: {error}"
