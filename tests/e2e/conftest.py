@@ -4,6 +4,7 @@ import io
 import struct
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import soundfile
 
 from services.runtime.model_store import ModelStore
 from tests.conftest import PREDICTOR, RATE, UNAGAN, OpenStack, Stack, samples, sound
+from tests.e2e.trouble import Ground, troubled_ground
+from tests.servers.seaweed import Seaweed
 
 Files = Mapping[str, bytes]
 
@@ -83,3 +86,16 @@ def store_models_that_do_not_fit(models: ModelStore) -> None:
     follower = deepcopy(models.find("predictor", PREDICTOR).config)
     follower["feature_names"][0] = "centroid"
     save("predictor", PREDICTOR, "other-features", follower)
+
+
+@pytest.fixture(scope="session")
+def ground(
+    open_stack: OpenStack,
+    seaweed: Seaweed,
+    trained_models: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Ground]:
+    """Services to be killed and frozen; whoever does so brings them back."""
+    folder = tmp_path_factory.mktemp("troubled")
+    with troubled_ground(open_stack, seaweed, trained_models, folder) as opened:
+        yield opened

@@ -48,7 +48,7 @@ def said_until(process: "subprocess.Popen[str]", at: str) -> str:
     raise AssertionError(f"it never came to {at!r}: {said}")
 
 
-@pytest.mark.parametrize("verb", ["runs", "run"])
+@pytest.mark.parametrize("verb", ["runs", pytest.param("run", marks=slow)])
 def test_a_gateway_that_is_not_there_is_named(tmp_path: Path, verb: str) -> None:
     address = f"127.0.0.1:{free_port()}"
     place = furnish(tmp_path).given(DEMIURGE_GATEWAY_ADDRESS=address)
@@ -103,6 +103,7 @@ def test_whoever_follows_a_run_is_told_that_its_gateway_stays_away(
     assert "the same call again goes on with run" in said.splitlines()[-1]
 
 
+@slow
 def test_ctrl_c_leaves_a_gateway_that_hangs(processes: Processes, tmp_path: Path) -> None:
     process = client(processes, tmp_path).start(*RUN, "--seed", 4)
     said_until(process, "generate: ")

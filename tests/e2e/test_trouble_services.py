@@ -3,58 +3,14 @@
 # ruff: noqa: PLC0415
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import OpenStack, Stack, spec
-from tests.e2e.processes import STAGES, WORKS_IN, Processes, running
-from tests.e2e.trouble import RESUMES, assert_undisturbed, furnish_store, undisturbed_stack
+from tests.e2e.processes import STAGES, WORKS_IN
+from tests.e2e.trouble import RESUMES, Ground, wanted_run
 from tests.servers.qdrant import Qdrant
 
-if TYPE_CHECKING:
-    from demiurge.gateway.v1.gateway_service_pb2 import Run, RunSpec
-
-    from services.runtime.object_store.port import ObjectStore
-
 slow = pytest.mark.slow
-
-
-@dataclass(frozen=True)
-class Ground:
-    """Services over a folder, and services that nobody disturbs."""
-
-    processes: Processes
-    store: "ObjectStore"
-    undisturbed: Stack
-
-    def assert_undisturbed(self, run: "Run", wanted: "RunSpec") -> None:
-        """The run has made what it makes without trouble."""
-        assert_undisturbed(run, self.store, self.undisturbed, wanted)
-
-
-@pytest.fixture(scope="module")
-def ground(
-    open_stack: OpenStack, trained_models: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Ground]:
-    from services.runtime.object_store.folder import FolderStore
-
-    folder = tmp_path_factory.mktemp("processes")
-    store = FolderStore(folder / "home" / "store")
-    furnish_store(store, trained_models)
-    with (
-        undisturbed_stack(open_stack, tmp_path_factory.mktemp("undisturbed")) as undisturbed,
-        running(folder, {}) as processes,
-    ):
-        yield Ground(processes, store, undisturbed)
-
-
-def wanted_run(seed: int, stage: str) -> "RunSpec":
-    """A run like no other, which takes some time in that stage."""
-    return spec(frames=20, files=12 if stage == "generate" else 3, seconds=0.4, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +71,7 @@ def test_a_service_that_hangs_ends_the_run_by_name_and_it_resumes(
     ground.assert_undisturbed(ground.processes.ended(resumed), wanted)
 
 
-@pytest.mark.parametrize("stage", ["render", *(pytest.param(each, marks=slow) for each in STAGES)])
+@pytest.mark.parametrize("stage", [pytest.param(each, marks=slow) for each in STAGES])
 def test_a_service_that_stays_away_ends_the_run_by_name_and_it_resumes(
     ground: Ground, stage: str
 ) -> None:

@@ -4,82 +4,20 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from services.errors import UnavailableError
-from tests.conftest import OpenStack, Stack, sound, spec
-from tests.e2e.processes import STAGES, WORKS_IN, Processes, running
+from tests.e2e.processes import STAGES, WORKS_IN, Processes
+from tests.e2e.trouble import RESUMES, Ground, wanted_run
 from tests.servers.seaweed import Seaweed
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from demiurge.gateway.v1.gateway_service_pb2 import Run
 
-    from demiurge.gateway.v1.gateway_service_pb2 import Run, RunSpec
-
-    from services.runtime.object_store.port import ObjectStore
-
-SOUNDS = {f"{seed}.wav": sound(1.0, seed) for seed in (1, 2)}
-RESUMES = "create the run again, and it resumes"
 slow = pytest.mark.slow
-
-
-@dataclass(frozen=True)
-class Ground:
-    """Services over a bucket, and services that nobody disturbs."""
-
-    processes: Processes
-    seaweed: Seaweed
-    store: "ObjectStore"
-    undisturbed: Stack
-
-    def assert_undisturbed(self, run: "Run", wanted: "RunSpec") -> None:
-        """The run has made what it makes without trouble."""
-        from demiurge.gateway.v1.gateway_service_pb2 import State
-
-        assert run.state == State.STATE_SUCCEEDED, run
-        here, there = run.result, self.undisturbed.made(wanted).result
-        for name in ("audio", "edit_list", "spectrogram"):
-            one, other = getattr(here, name), getattr(there, name)
-            assert one.sha256 == other.sha256
-            assert self.store.read(one.key, sha256=one.sha256)
-
-
-@pytest.fixture(scope="module")
-def ground(
-    open_stack: OpenStack,
-    seaweed: Seaweed,
-    trained_models: "Path",
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Ground]:
-    from services.runtime.object_store.folder import FolderStore
-    from services.runtime.object_store.opening import open_store
-    from services.runtime.settings import RuntimeSettings
-
-    location = seaweed.location()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in seaweed.environment.items():
-            patch.setenv(name, value)
-        store = open_store(RuntimeSettings(store=location))
-    models = FolderStore(trained_models)
-    for key in models.keys(""):
-        store.put(key, models.read(key))
-    for name, content in SOUNDS.items():
-        store.put(f"audio/prediction/{name}", content)
-    settings = seaweed.environment | {
-        "DEMIURGE_STORE": location,
-        "DEMIURGE_S3_TIMEOUT_SECONDS": "1",
-    }
-    with (
-        open_stack(tmp_path_factory.mktemp("undisturbed")) as undisturbed,
-        running(tmp_path_factory.mktemp("processes"), settings) as processes,
-    ):
-        for name, content in SOUNDS.items():
-            undisturbed.upload("prediction", name, content)
-        yield Ground(processes, seaweed, store, undisturbed)
 
 
 def killed(seaweed: Seaweed) -> Callable[[], None]:
@@ -97,11 +35,6 @@ def frozen(seaweed: Seaweed) -> Callable[[], None]:
 Attack = Callable[[Seaweed], Callable[[], None]]
 ATTACKS = (killed, frozen)
 QUICK = [(killed, "render", 3), (frozen, "index", 3)]
-
-
-def wanted_run(seed: int, stage: str) -> "RunSpec":
-    """A run like no other, which takes some time in that stage."""
-    return spec(frames=20, files=12 if stage == "generate" else 3, seconds=0.4, seed=seed)
 
 
 @pytest.mark.parametrize(
