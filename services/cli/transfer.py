@@ -120,6 +120,7 @@ def _fetch_rest(client: Client, reference: "ObjectRef", part: Path) -> None:
         )
         for message in client.pipeline.DownloadAudio(request):
             file.write(message.data)
+            file.flush()
 
 
 def _ridden_out(work: Callable[[], T]) -> T:

@@ -124,9 +124,9 @@ def test_a_download_that_was_stopped_goes_on_from_what_arrived(tmp_path: Path) -
         place = Workspace(tmp_path, {"DEMIURGE_GATEWAY_ADDRESS": f"127.0.0.1:{port}"})
         process = place.start("runs", "fetch", "run-1")
         assert slow.halfway.wait(30)
-        wait_until(lambda: bool(place.leftovers()))
-        process.send_signal(signal.SIGINT)
         remains = tmp_path / "piece" / f".piece.wav.{slow.sha256[:8]}.part"
+        wait_until(lambda: remains.exists() and remains.stat().st_size == 1000)
+        process.send_signal(signal.SIGINT)
         assert_calm(place, ended(process), remains)
         assert list(remains.parent.iterdir()) == [remains]
         slow.hurry.set()
