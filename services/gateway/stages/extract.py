@@ -16,11 +16,31 @@ from services.runtime.messages import statistics_from_message, statistics_to_mes
 
 @dataclass(frozen=True)
 class Described:
-    """One answer: a description with its moments, or why there is none."""
+    """One answer: a description, or why there is none."""
 
     description: Description
-    statistics: FeatureStatistics | None = None
     skipped: SkippedItem | None = None
+
+
+class Moments:
+    """The moments of all files together, merged in the files' order so that no bit depends on luck.
+
+    Those of thousands of files do not wait for the last: only what came too early is held.
+    """
+
+    def __init__(self) -> None:
+        self.total: FeatureStatistics | None = None
+        self._early: dict[int, FeatureStatistics | None] = {}
+        self._next = 0
+
+    def add(self, number: int, statistics: FeatureStatistics | None) -> None:
+        """Takes the moments of file `number`, None if it has none; each number once."""
+        self._early[number] = statistics
+        while self._next in self._early:
+            part = self._early.pop(self._next)
+            self._next += 1
+            if part is not None:
+                self.total = part if self.total is None else self.total.merged(part)
 
 
 def items(context: RunContext) -> int:
@@ -39,22 +59,30 @@ async def run(context: RunContext, advance: Advance) -> Descriptions:
     material = list(context.output(Material).audio)
     prediction = list(context.snapshot.prediction)
 
-    async def describe(audio: ObjectRef) -> Described:
-        request = ExtractDescriptorsRequest(audio=audio, settings=context.spec.extraction)
-        description = Description(audio=audio)
+    # A sound may be material and be continued too.
+    audio = {each.key: each for each in (*material, *prediction)}
+    moments = Moments()
+
+    async def describe(numbered: tuple[int, ObjectRef]) -> Described:
+        number, sound = numbered
+        request = ExtractDescriptorsRequest(audio=sound, settings=context.spec.extraction)
+        description = Description(audio=sound)
         try:
             response = await peers.call(peers.descriptor.ExtractDescriptors, request)
         except InvalidInputError as error:
-            return Described(description, skipped=SkippedItem(key=audio.key, reason=error.message))
+            moments.add(number, None)
+            return Described(description, SkippedItem(key=sound.key, reason=error.message))
         # By reference: a database's descriptors together may not fit into memory or a message.
+        # Cleared before it is copied, for a message keeps the memory of what it once held.
+        response.track.ClearField("values")
         description.track.CopyFrom(response.track)
         description.track.object.CopyFrom(response.object)
-        return Described(description, statistics_from_message(response.statistics))
+        if number < len(material):
+            moments.add(number, statistics_from_message(response.statistics))
+        return Described(description)
 
-    # A sound may be material and be continued too.
-    audio = {each.key: each for each in (*material, *prediction)}
     described = await fan_out(
-        list(audio.values()), describe, concurrency=context.concurrency, advance=advance
+        list(enumerate(audio.values())), describe, concurrency=context.concurrency, advance=advance
     )
     by_key = dict(zip(audio, described, strict=True))
     of_material = [by_key[each.key] for each in material]
@@ -64,7 +92,8 @@ async def run(context: RunContext, advance: Advance) -> Descriptions:
         prediction=usable(of_prediction, "the sounds to continue"),
         skipped=[each.skipped for each in described if each.skipped],
     )
-    descriptions.statistics.CopyFrom(statistics_to_message(merged(of_material)))
+    if moments.total is not None:
+        descriptions.statistics.CopyFrom(statistics_to_message(moments.total))
     return descriptions
 
 
@@ -77,12 +106,3 @@ def usable(described: list[Described], what: str) -> list[Description]:
             f"none of {what} can be described; the first: {first.reason}", culprit=first.key
         )
     return found
-
-
-def merged(described: list[Described]) -> FeatureStatistics:
-    """The moments of all files together."""
-    parts = [each.statistics for each in described if each.statistics]
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.merged(part)
-    return total
