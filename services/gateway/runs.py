@@ -1,8 +1,6 @@
 """Runs as resources: created once for the same request and inputs, watched, cancelled, resumed."""
 
 import asyncio
-import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
@@ -25,6 +23,7 @@ from services.gateway.live import BEAT_SECONDS, LiveRuns
 from services.gateway.patience import Patience, in_thread
 from services.gateway.peers import Peers
 from services.gateway.pipeline import Pipeline, new_run
+from services.gateway.resumption import Resumption
 from services.gateway.run_store import RunStore, now
 from services.gateway.snapshot import run_id, take_snapshot
 from services.gateway.stored_runs import StoredRuns
@@ -36,8 +35,6 @@ logger = structlog.get_logger(__name__)
 PROMPT_SECONDS = 0.9
 # What a stop of this gateway leaves to stores that hang.
 CLOSING_SECONDS = 5.0
-# Looking for interrupted runs is to be a small part of the gateway's time.
-SEARCH_SHARE = 0.1
 # A night's runs all at once would only wait for each other, some for too long.
 TAKEN_UP_AT_ONCE = 4
 
@@ -158,7 +155,8 @@ class Runs:
 
     def resume(self) -> None:
         """From now on takes up, unasked, what is interrupted."""
-        self._resuming = asyncio.create_task(self._take_up_all())
+        resumption = Resumption(self._records.unended, self._take_up, self._has_room)
+        self._resuming = asyncio.create_task(resumption.go_on())
 
     def drain(self) -> None:
         """Sends those away who watch, and takes nothing up any more; the runs go on."""
@@ -295,31 +293,18 @@ class Runs:
         finally:
             del self._followed[name]
 
-    async def _take_up_all(self) -> None:
-        """Takes up interrupted runs, again and again."""
-        while True:
-            begin = time.monotonic()
-            try:
-                # Before the first run is taken up, the addresses of all services must be known.
-                if self._peers.known():
-                    names = await asyncio.to_thread(lambda: list(self._records.unended()))
-                    # Two gateways that start together take up different ones first.
-                    random.shuffle(names)
-                    while names and len(self._active) < TAKEN_UP_AT_ONCE:
-                        await self._take_up(names.pop())
-            except DemiurgeError as error:
-                logger.warning("interrupted runs wait", error=error.message)
-            except Exception:
-                logger.exception("interrupted runs wait")
-            took = time.monotonic() - begin
-            await asyncio.sleep(max(BEAT_SECONDS, took / SEARCH_SHARE))
+    def _has_room(self) -> bool:
+        """Whether a run may be taken up: not before the addresses of all services are known."""
+        return self._peers.known() and len(self._active) < TAKEN_UP_AT_ONCE
 
-    async def _take_up(self, name: str) -> None:
-        """Resumes a run that is interrupted; others are left as they are."""
+    async def _take_up(self, name: str) -> bool:
+        """Resumes a run if it is interrupted, and answers whether it was."""
         async with self._beginning:
             if name in self._active:
-                return
+                return False
             found = await asyncio.to_thread(self._stored.found, name)
-            if found and interrupted(found):
-                logger.info("run taken up", run_id=name)
-                await self._begin(await asyncio.to_thread(self._records.request, name))
+            if not (found and interrupted(found)):
+                return False
+            logger.info("run taken up", run_id=name)
+            await self._begin(await asyncio.to_thread(self._records.request, name))
+            return True

@@ -17,7 +17,7 @@ from tests.e2e.workspace import Workspace
 STAGES = ("extract", "index")
 # Between a fifth and all of the files: what every file leaves behind (its name, hash and counts in
 # the run's record), and the noise of the allocator. A file's frames alone would be 2.3 KB.
-ALLOWED_BYTES_PER_FILE = 8_000
+ALLOWED_BYTES_PER_FILE = 5_000
 ALLOWED_BYTES = 24 << 20
 
 
