@@ -21,8 +21,8 @@ RATE = 8_000
 # the run's record), and the noise of the allocator. Were its frames kept, they alone would be more.
 ALLOWED_BYTES_PER_FILE = 5_000
 ALLOWED_BYTES = 8 << 20
-# What the index's engine keeps of each frame in memory, its id and its place, beside the frame's own
-# 156 bytes, which it keeps in files.
+# What the index's engine keeps of each frame in memory, its id and place; the frame's own 156 bytes
+# it keeps in files.
 ALLOWED_BYTES_PER_INDEXED_FRAME = 150
 
 
