@@ -197,11 +197,11 @@ class FolderStore(ObjectStore):
                     while block := source.read(BLOCK_BYTES):
                         digest.update(block)
                         target.write(block)
-                    size = target.tell()
                     target.flush()
                     _record(target, digest.hexdigest())
                     os.fsync(target.fileno())
-                yield temporary, StoredObject(key, digest.hexdigest(), size, media_type_of(key))
+                    written = _known(key, digest.hexdigest(), target)
+                yield temporary, written
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -345,8 +345,9 @@ def _taken_by_folder(key: str) -> ConflictError:
     return ConflictError(f"{key}: there are objects below this name", culprit=key)
 
 
-def _known(key: str, sha256: str, file: io.BufferedReader) -> StoredObject:
-    return StoredObject(key, sha256, os.fstat(file.fileno()).st_size, media_type_of(key))
+def _known(key: str, sha256: str, file: BinaryIO) -> StoredObject:
+    size = os.fstat(file.fileno()).st_size
+    return StoredObject(key, sha256, size, media_type_of(key), recorded=bool(_recorded(file)))
 
 
 def _digest(file: io.BufferedReader) -> str:

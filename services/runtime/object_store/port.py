@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,13 +33,16 @@ class StoredObject:
     """What the store knows of one object.
 
     `sha256` (lower-case hexadecimal) was recorded when the object was put, and is what its bytes
-    ought to have; the media type follows from the key.
+    ought to have; without `recorded` it is only what they have now. The media type follows from
+    the key.
     """
 
     key: str
     sha256: str
     size_bytes: int
     media_type: str
+    # No part of what an object is: a copy that lost it is the same object.
+    recorded: bool = field(default=True, compare=False)
 
 
 def checked_key(key: str) -> str:

@@ -139,7 +139,7 @@ class S3Store(ObjectStore):
     @override
     def verify(self, key: str) -> StoredObject:
         facts, actual = self._fetch(key)
-        return StoredObject(key, actual, facts.size_bytes, media_type_of(key))
+        return _known(key, actual, facts)
 
     @override
     def stat(self, key: str) -> StoredObject:
@@ -149,7 +149,7 @@ class S3Store(ObjectStore):
             etag, sha256 = self._hashes.get(key, ("", ""))
             if etag != facts.etag:
                 facts, sha256 = self._fetch(key)
-        return StoredObject(key, sha256, facts.size_bytes, media_type_of(key))
+        return _known(key, sha256, facts)
 
     @override
     def exists(self, key: str) -> bool:
@@ -298,6 +298,11 @@ class _Pieces(io.RawIOBase):
 
 def _facts(headers: Mapping[str, str], size_bytes: int) -> Facts:
     return Facts(headers.get("etag", ""), size_bytes, headers.get(HASH_HEADER, ""))
+
+
+def _known(key: str, sha256: str, facts: Facts) -> StoredObject:
+    recorded = bool(facts.sha256)
+    return StoredObject(key, sha256, facts.size_bytes, media_type_of(key), recorded=recorded)
 
 
 def _there(stat: Future[StoredObject]) -> Iterator[StoredObject]:

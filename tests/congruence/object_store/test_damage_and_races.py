@@ -71,6 +71,17 @@ def test_objects_that_others_laid_in_are_hashed_when_asked_for(place: Place) -> 
             store.put_new("audio/a/x.wav", b"fourth")
 
 
+def test_the_store_says_whether_a_hash_was_recorded_or_is_only_that_of_what_lies_there(
+    place: Place,
+) -> None:
+    store = place.reopen()
+    store.put("put.wav", b"put")
+    place.lay("laid.wav", b"laid")
+
+    for look in (store.stat, store.verify):
+        assert (look("put.wav").recorded, look("laid.wav").recorded) == (True, False)
+
+
 def test_large_objects_are_written_read_and_checked_in_little_memory(
     place: Place, tmp_path: Path
 ) -> None:
