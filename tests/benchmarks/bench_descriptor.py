@@ -22,6 +22,9 @@ from services.descriptor.extraction import described, extract_file
 from services.descriptor.mfcc import ExtractionSettings
 
 SETTINGS = ExtractionSettings()
+# What an hour may take beyond six minutes, and how far from plain librosa features may be.
+ALLOWED_MEBIBYTES = 16
+ALLOWED_DIFFERENCE = 1e-3
 FORMS = ((44_100, 2), (48_000, 2), (22_050, 1), (44_100, 1))
 
 Features = NDArray[np.float32]
@@ -77,7 +80,7 @@ def long_sound(path: Path, minutes: int) -> Path:
 
 
 def compare_long(minutes: int) -> None:
-    """Time and memory of one long sound, each way in a new process."""
+    """Time and memory of one long sound, each way in a new process; blocks must hold theirs."""
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         ways = (
@@ -86,15 +89,19 @@ def compare_long(minutes: int) -> None:
             (minutes, plain_librosa),
         )
         plain = 0.0
+        taken = []
         for length, way in reversed(ways):
             path = long_sound(Path(folder) / "long.wav", length)
             with ProcessPoolExecutor(1, mp_context=spawn) as process:
                 seconds, memory, before = process.submit(cost, way, path).result()
             plain = plain or seconds
+            taken.append(memory)
             print(  # noqa: T201
                 f"{length} minutes, {way.__name__}: {60 * length / seconds:.0f} x real time "
                 f"({plain / seconds * length / minutes:.2f}), {memory:.0f} MiB beyond {before:.0f}"
             )
+    _, of_a_tenth, of_all = taken
+    assert of_all <= of_a_tenth + ALLOWED_MEBIBYTES
 
 
 def timed(work: Callable[[], Sequence[Features]]) -> tuple[float, Sequence[Features]]:
@@ -143,6 +150,7 @@ def main() -> None:
         for one, other in zip(expected, answer, strict=True)
     )
     print(f"largest difference from plain librosa: {difference:.1e}")  # noqa: T201
+    assert difference <= ALLOWED_DIFFERENCE
     compare_long(options.minutes)
 
 

@@ -28,6 +28,7 @@ RATE = 44_100
 FRAMES_PER_SOUND = 1000
 SPEEDS = (0.6, 1.7)
 GAINS = (0.1, 1.0)
+LEAST_RECALL = 0.95
 
 
 def recordings(folder: str) -> list[NDArray[np.float32]]:
@@ -104,7 +105,9 @@ def main() -> None:
             report(f"Edge, {mode.value}, {len(queries)} frames", time.perf_counter() - start, plain)
             if mode is SearchMode.EXACT:
                 nearest = found.distances
-        print(f"  recall@1 {np.mean(found.distances == nearest):.4f}")  # noqa: T201
+        recall = np.mean(found.distances == nearest)
+        print(f"  recall@1 {recall:.4f}")  # noqa: T201
+        assert recall >= LEAST_RECALL
         index.close()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     print(f"peak memory of it all: {peak:.0f} MiB")  # noqa: T201
