@@ -1,7 +1,6 @@
 """The other services, as the gateway calls them: a deadline, one error tree, and patience."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,6 +21,7 @@ from services.errors import (
 )
 from services.gateway.patience import Patience
 from services.runtime.channels import open_channel
+from services.runtime.pauses import pauses
 from services.runtime.settings import RuntimeSettings
 from services.runtime.status import error_from_rpc
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response")
 
-FIRST_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 5.0
 NOUNS = ("synth", "descriptor", "predictor", "query", "playback")
 
 
@@ -110,17 +108,22 @@ class Peers:
         Raises UnavailableError, naming the service, when it stays away.
         """
         what = f"the {_noun(request)} service"
-        return await self._patience.ride_out(lambda: self.ask(method, request), what)
+        return await self._patience.ride_out(lambda heard: self.ask(method, request, heard), what)
 
-    async def ask(self, method: Callable[..., Awaitable[Response]], request: Request) -> Response:
+    async def ask(
+        self,
+        method: Callable[..., Awaitable[Response]],
+        request: Request,
+        heard: Callable[[], None] = lambda: None,
+    ) -> Response:
         """One unary call, at most DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS long.
 
-        A busy service is asked again after a growing pause; whatever else goes wrong is raised as
-        the error of services.errors that the service raised.
+        A busy service was `heard`, and is asked again after a growing pause; whatever else goes
+        wrong is raised as the error of services.errors that the service raised.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_seconds
-        pause = FIRST_PAUSE_SECONDS
+        waits = pauses()
         while True:
             try:
                 return await method(request, timeout=deadline - loop.time())
@@ -144,9 +147,8 @@ class Peers:
                     ) from failure
                 if not isinstance(error, BusyError):
                     raise error from failure
-            # Full jitter keeps callers that were refused together from coming back together.
-            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret depends on it
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            heard()
+            await asyncio.sleep(next(waits))
 
 
 def _noun(request: Message) -> str:

@@ -73,6 +73,18 @@ async def test_a_busy_service_is_asked_again_until_it_answers(
     assert playback.calls == 4
 
 
+async def test_whoever_asks_hears_of_a_busy_service_though_it_does_not_answer_yet(
+    playback: Playback, peers: Callable[[float], Peers]
+) -> None:
+    playback.errors = [BusyError("later")] * 2
+    calling = peers(30)
+    heard: list[int] = []
+
+    await calling.ask(calling.playback.RenderAudio, REQUEST, lambda: heard.append(playback.calls))
+
+    assert heard == [1, 2]
+
+
 async def test_a_service_that_stays_busy_is_given_up_by_its_name(
     playback: Playback, peers: Callable[[float], Peers]
 ) -> None:
