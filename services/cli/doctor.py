@@ -124,13 +124,16 @@ def _settings() -> Iterator[Finding]:
 
 
 def _store(runtime: "RuntimeSettings") -> Finding:
-    from services.errors import DemiurgeError
-    from services.runtime.object_store.opening import S3, open_store
+    from services.errors import ConfigurationError, DemiurgeError
+    from services.runtime.object_store.opening import folder_of, open_store
 
-    if not runtime.store.startswith(S3):
-        return _folder("store", Path(runtime.store).expanduser())
     try:
+        folder = folder_of(runtime)
+        if folder:
+            return _folder("store", folder)
         open_store(runtime)
+    except ConfigurationError as error:
+        return Finding("store", error.message, f"mend or unset {error.culprit}")
     except DemiurgeError as error:
         return Finding("store", error.message, "mend the DEMIURGE_S3_ variables, or the server")
     return Finding("store", f"{runtime.store}, reachable")

@@ -12,9 +12,10 @@ import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from services.errors import ConfigurationError
@@ -22,6 +23,22 @@ from services.errors import ConfigurationError
 COMMON_PREFIX = "DEMIURGE_"
 NOUNS = ("synth", "descriptor", "predictor", "query", "playback", "gateway")
 MEBIBYTE = 1024 * 1024
+# What people set instead.
+_MEANT = {"DEMIURGE_S3_BUCKET": "DEMIURGE_STORE=s3://bucket"}
+# By pydantic's type of error.
+_WANTED = {
+    "bool_parsing": "true or false",
+    "float_parsing": "a number",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "{ge} or more",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "less_than": "below {lt}",
+    "less_than_equal": "{le} or less",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "of the form that is described here",
+}
 
 
 def prefix(name: str) -> SettingsConfigDict:
@@ -43,6 +60,8 @@ class ServiceSettings(BaseSettings):
     """Base of all settings; build it with `load`, or with keywords in tests."""
 
     model_config = prefix(COMMON_PREFIX)
+    needed_for: ClassVar[str] = ""
+    """What cannot work while one of them lacks that has no default."""
 
 
 class RuntimeSettings(ServiceSettings):
@@ -124,6 +143,7 @@ class S3Settings(ServiceSettings):
     """How the S3 server is reached, where DEMIURGE_STORE is s3://…"""
 
     model_config = prefix("DEMIURGE_S3_")
+    needed_for = "s3:// stores"
 
     endpoint: str = Field(
         pattern=r"^https?://[^/?#@]+/?$", description="http://host:port or https://host:port."
@@ -159,18 +179,32 @@ def load(settings_class: type[SettingsT]) -> SettingsT:
     try:
         return settings_class()
     except ValidationError as error:
-        problems = {
-            variable_of(settings_class, str(detail["loc"][0]) if detail["loc"] else "*"): detail[
-                "msg"
-            ]
+        problems = dict(
+            _problem(settings_class, detail)
             for detail in error.errors(include_url=False, include_input=False)
-        }
+        )
         listed = "; ".join(f"{variable}: {message}" for variable, message in problems.items())
         raise ConfigurationError(listed, culprit=", ".join(problems)) from None
     except SettingsError as error:
         field = re.search(r'field "(\w+)"', str(error))
         variable = variable_of(settings_class, field.group(1) if field else "*")
         raise ConfigurationError(f"{variable}: is not valid JSON", culprit=variable) from None
+
+
+def _problem(settings_class: type[ServiceSettings], detail: ErrorDetails) -> tuple[str, str]:
+    """The variable and what it wants, in words of its description; never the value it has."""
+    field = str(detail["loc"][0]) if detail["loc"] else "*"
+    known = settings_class.model_fields.get(field)
+    wanted = (known.description or "") if known else ""
+    kind, bounds = detail["type"], detail.get("ctx", {})
+    if kind == "missing":
+        what = "is needed" + (f" for {settings_class.needed_for}" * bool(settings_class.needed_for))
+    elif kind in _WANTED:
+        what = f"has to be {_WANTED[kind].format_map(bounds)}"
+    else:
+        # Our own checks say in their own words what is wrong.
+        what = str(bounds["error"]) if kind == "value_error" else "cannot be this"
+    return variable_of(settings_class, field), f"{what}: {wanted.rstrip('.')}" if wanted else what
 
 
 def _refuse_unknown_variables(settings_class: type[ServiceSettings]) -> None:
@@ -183,8 +217,10 @@ def _refuse_unknown_variables(settings_class: type[ServiceSettings]) -> None:
         variable = name.upper()
         if not variable.startswith(own_prefix) or variable in known:
             continue
-        if own_prefix == COMMON_PREFIX and variable.startswith(others):
+        # Without an s3:// store nobody else would ask for it.
+        if own_prefix == COMMON_PREFIX and variable.startswith(others) and variable not in _MEANT:
             continue
         close = get_close_matches(variable, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        meant = _MEANT.get(variable) or (close[0] if close else "")
+        hint = f"; did you mean {meant}?" if meant else ""
         raise ConfigurationError(f"{name} is not a setting of Demiurge{hint}", culprit=name)

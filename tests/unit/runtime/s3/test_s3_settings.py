@@ -96,7 +96,7 @@ def test_settings_come_from_the_environment_and_fail_by_name(
     seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEMIURGE_STORE", seaweed.location() + "/")
-    with pytest.raises(ConfigurationError, match="DEMIURGE_S3_ENDPOINT: Field required"):
+    with pytest.raises(ConfigurationError, match="DEMIURGE_S3_ENDPOINT: is needed"):
         open_store(load(RuntimeSettings))
     for name, value in seaweed.environment.items():
         monkeypatch.setenv(name, value)
