@@ -43,12 +43,12 @@ class Patience:
         """What `attempt` answers, which is tried again as long as it raises UnavailableError.
 
         `attempt` is given a function to call whenever it hears of `what`, though it has no answer
-        yet. Raises UnavailableError, naming `what` and for how long it was away, once that is longer
-        than this patience, or how often, if it was too often.
+        yet. Raises UnavailableError, naming `what` and for how long it was away, once that is
+        longer than this patience, or how often, if it was too often.
         """
         clock = asyncio.get_running_loop().time
         away_since: float | None = None
-        absences, waits = 0, pauses()
+        begin, absences, waits = clock(), 0, pauses()
 
         def heard() -> None:
             nonlocal away_since, begin
