@@ -67,6 +67,8 @@ _WRONG_REGION = {
     "PermanentRedirect",
     "TemporaryRedirect",
 }
+# What OpenSSL calls an answer that is not TLS, by its version.
+_PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "record layer failure")
 _TAKEN = {"ExistingObjectIsDirectory", "ExistingObjectIsFile", "XMinioParentIsObject"}
 _FULL = {"EntityTooLargeForQuota", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull"}
 
@@ -238,6 +240,10 @@ class Bucket:
         except HTTPError as error:
             reason = getattr(error, "reason", None) or error
             if isinstance(reason, urllib3.exceptions.SSLError):
+                if any(sign in str(reason) for sign in _PLAIN):
+                    raise _wrong(
+                        "DEMIURGE_S3_ENDPOINT", f"{self._endpoint} answers plain http: say http://"
+                    ) from error
                 raise _wrong(
                     "DEMIURGE_S3_CA", f"{self._endpoint} is not trusted: {reason}"
                 ) from error

@@ -65,6 +65,12 @@ def test_keys_that_cannot_be_read_are_named_by_variable(
             S3Store(BUCKET, "", settings.model_copy(update={"access_key_file": path}))
 
 
+def test_https_to_a_server_of_plain_http_is_the_endpoints_fault(settings: S3Settings) -> None:
+    secure = settings.endpoint.replace("http://", "https://")
+    with pytest.raises(ConfigurationError, match=r"DEMIURGE_S3_ENDPOINT: .* plain http: say http"):
+        S3Store(BUCKET, "", settings.model_copy(update={"endpoint": secure}))
+
+
 def test_a_clock_that_is_wrong_is_said_to_be(
     settings: S3Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
