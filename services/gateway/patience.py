@@ -68,7 +68,7 @@ class Patience:
                         _gave_up(what, away, absences, error.message),
                         culprit=error.culprit or what,
                     ) from error
-                logger.warning("waiting", for_=what, seconds=round(away, 1), error=error.message)
+                logger.warning("waiting", awaited=what, seconds=round(away, 1), error=error.message)
                 await asyncio.sleep(min(next(waits), self._seconds - away))
             else:
                 if absences:
