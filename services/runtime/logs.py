@@ -63,6 +63,8 @@ def configure_logging(settings: RuntimeSettings, stream: TextIO | None = None) -
     # At debug these tell of every turn of their loops.
     for name in ("grpc", "asyncio"):
         logging.getLogger(name).setLevel(max(root.level, logging.INFO))
+    # It tells of every try; whoever asked tells of the last one.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def _redacted(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+import urllib3
 
 from services.runtime.call import Call, serving
 from services.runtime.logs import REDACTED, configure_logging
@@ -46,6 +47,14 @@ def test_what_others_log_comes_out_in_the_same_form() -> None:
     logging.getLogger("somebody").warning("hello %s", "you")
     line = json.loads(stream.getvalue())
     assert (line["event"], line["level"]) == ("hello you", "warning")
+
+
+def test_tries_that_are_followed_by_others_are_not_told() -> None:
+    stream = configured()
+    pool = urllib3.PoolManager(retries=urllib3.Retry(total=2))
+    with pytest.raises(urllib3.exceptions.MaxRetryError):
+        pool.request("GET", "http://127.0.0.1:1/")
+    assert stream.getvalue() == ""
 
 
 def test_lines_below_the_level_are_left_out() -> None:
