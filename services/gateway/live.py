@@ -9,6 +9,7 @@ import socket
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 from demiurge.gateway.v1.gateway_service_pb2 import Run
 from demiurge.gateway.v1.run_record_pb2 import LiveRun
@@ -17,6 +18,8 @@ from services.errors import CorruptObjectError, NotFoundError
 from services.gateway.run_store import RunStore, now
 
 BEAT_SECONDS = 1.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class LiveRuns:
     def __init__(self, records: RunStore, *, lease_seconds: float) -> None:
         self.lease_seconds = lease_seconds
         self._records = records
-        self._gateway_id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+        self._gateway_id = f"{_place()}:{os.getpid()}:{uuid.uuid4().hex}"
         self._own: set[str] = set()
         self._sightings: dict[str, Sighting] = {}
 
@@ -88,11 +91,24 @@ class LiveRuns:
         return last.age + moment - last.seen < self.lease_seconds
 
 
+def _place() -> str:
+    """Where this process's number is its own: host, start of its kernel, and PID namespace.
+
+    Containers may share all but the last; without it no other process is known to be gone.
+    """
+    try:
+        start = BOOT_ID.read_text().strip()
+        namespace = PID_NAMESPACE.stat().st_ino
+    except OSError:
+        return socket.gethostname()
+    return f"{socket.gethostname()}/{start}/{namespace}"
+
+
 def _has_died(gateway_id: str) -> bool:
-    """Whether a gateway of this machine is known to be gone, so that nobody waits for its beat."""
-    host, _, rest = gateway_id.partition(":")
+    """Whether a gateway is known for certain to be gone, so that nobody waits for its beat."""
+    place, _, rest = gateway_id.partition(":")
     process = rest.partition(":")[0]
-    if host != socket.gethostname() or not process.isdecimal():
+    if "/" not in place or place != _place() or not process.isdecimal():
         return False
     try:
         os.kill(int(process), 0)

@@ -7,6 +7,7 @@ from demiurge.gateway.v1.gateway_service_pb2 import Run, State
 from demiurge.gateway.v1.run_record_pb2 import LiveRun
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.gateway import live as live_module
 from services.gateway.live import LiveRuns
 from services.gateway.run_store import RunStore, now
 from services.runtime.object_store.folder import FolderStore
@@ -110,6 +111,41 @@ def test_a_gateway_of_this_machine_whose_process_is_gone_is_not_waited_for(
     assert live.at_work("run-1") == RUN
     beaten(records, seconds_ago=0, gateway=f"{host}:{gone.pid}:other")
     assert live.at_work("run-1") is None
+
+
+def test_a_number_that_another_pid_namespace_or_host_gave_is_no_sign_of_death(
+    records: RunStore, live: LiveRuns
+) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    live.claim(RUN)
+    place = records.live("run-1").gateway_id.partition(":")[0]
+    host, start, namespace = place.split("/")
+    live.release("run-1")
+
+    for other in (
+        host,
+        f"{host}/{start}/{int(namespace) + 1}",
+        f"{host}/another-start/{namespace}",
+        f"another-host/{start}/{namespace}",
+    ):
+        beaten(records, seconds_ago=0, gateway=f"{other}:{gone.pid}:other")
+        assert live.at_work("run-1") == RUN
+
+
+def test_where_numbers_of_processes_may_be_shared_a_beat_is_waited_out(
+    records: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    monkeypatch.setattr(live_module, "PID_NAMESPACE", tmp_path / "none")
+    live = LiveRuns(records, lease_seconds=LEASE_SECONDS)
+    live.claim(RUN)
+    place = records.live("run-1").gateway_id.partition(":")[0]
+    live.release("run-1")
+
+    beaten(records, seconds_ago=0, gateway=f"{place}:{gone.pid}:other")
+    assert live.at_work("run-1") == RUN
 
 
 def test_a_damaged_beat_is_none(records: RunStore, live: LiveRuns, tmp_path: Path) -> None:
