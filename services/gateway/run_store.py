@@ -5,15 +5,16 @@ run is created again.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TypeVar
 
-from demiurge.gateway.v1.gateway_service_pb2 import Run
+from demiurge.gateway.v1.gateway_service_pb2 import Run, State
 from demiurge.gateway.v1.run_record_pb2 import LiveRun, RunRecord
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.errors import CorruptObjectError, NotFoundError
+from services.errors import CorruptObjectError, NotFoundError, StorageFullError
 from services.runtime.object_store.port import ObjectStore
 
 Record = TypeVar("Record", bound=Message)
@@ -73,9 +74,18 @@ class RunStore:
         except NotFoundError:
             return None
 
-    def save_end(self, run: Run) -> None:
-        """Writes how the run ended."""
+    def save_end(self, run: Run) -> Run:
+        """Writes how the run ended; returns how it did.
+
+        A success is not taken back: another gateway that was at work on it, too, has the piece.
+        """
+        if run.state != State.STATE_SUCCEEDED:
+            with suppress(CorruptObjectError):
+                recorded = self.end(run.id)
+                if recorded and recorded.state == State.STATE_SUCCEEDED:
+                    return recorded
         self._write(f"{RUNS}{run.id}/{END}", run)
+        return run
 
     def end(self, run_id: str) -> Run | None:
         """How the run ended; None if it has not."""
@@ -107,12 +117,14 @@ class RunStore:
     def delete(self, run_id: str) -> None:
         """Removes the run with its piece; NotFoundError, naming it, if nothing is there.
 
-        Wherever this breaks off, the run is known to be cancelled, and can be deleted.
+        Wherever this breaks off, the run is known to be cancelled, and can be deleted. A full store
+        cannot note that, and is still to be relieved.
         """
         keys = [key for root in (RENDERS, RUNS) for key in self._store.keys(f"{root}{run_id}/")]
         if not keys:
             raise _unknown(run_id)
-        self.ask_to_cancel(run_id)
+        with suppress(StorageFullError):
+            self.ask_to_cancel(run_id)
         end, *last = (f"{RUNS}{run_id}/{name}" for name in (END, REQUEST, CANCEL))
         for key in [end, *(key for key in keys if key not in last), *last]:
             self._store.delete(key)

@@ -8,9 +8,10 @@ from demiurge.gateway.v1.run_record_pb2 import Descriptions, RunRecord
 from google.protobuf.timestamp_pb2 import Timestamp
 from typing_extensions import override
 
-from services.errors import CorruptObjectError, NotFoundError, UnavailableError
+from services.errors import CorruptObjectError, NotFoundError, StorageFullError, UnavailableError
 from services.gateway.run_store import RunStore
 from services.runtime.object_store.folder import FolderStore
+from services.runtime.object_store.port import StoredObject
 
 
 @pytest.fixture
@@ -138,3 +139,43 @@ def test_only_runs_that_nobody_saw_end_or_cancelled_are_unended(runs: RunStore) 
 
     assert list(runs.ids()) == ["run-1", "run-2", "run-3"]
     assert list(runs.unended()) == ["run-1"]
+
+
+def test_a_success_is_not_taken_back_by_another_gateway_until_the_run_begins_again(
+    runs: RunStore, store: FolderStore
+) -> None:
+    succeeded = Run(id="run-1", state=State.STATE_SUCCEEDED)
+    failed = Run(id="run-1", state=State.STATE_FAILED)
+    cancelled = Run(id="run-1", state=State.STATE_CANCELLED)
+
+    assert runs.save_end(failed) == failed
+    assert runs.save_end(succeeded) == succeeded
+    for other in (failed, cancelled):
+        assert runs.save_end(other) == succeeded
+        assert runs.end("run-1") == succeeded
+
+    runs.begin(record())
+    assert runs.save_end(failed) == failed
+    store.put("runs/run-1/run.json", b"\xff")
+    assert runs.save_end(failed) == failed
+    assert runs.end("run-1") == failed
+
+
+class Full(FolderStore):
+    """No room for anything new."""
+
+    @override
+    def put(self, key: str, content: bytes | Path) -> StoredObject:
+        raise StorageFullError(f"{key}: full", culprit=key)
+
+
+def test_runs_are_deleted_from_a_full_store(
+    runs: RunStore, store: FolderStore, tmp_path: Path
+) -> None:
+    runs.begin(record())
+    runs.save_end(Run(id="run-1", state=State.STATE_SUCCEEDED))
+    store.put("renders/run-1/piece.wav", b"piece")
+
+    RunStore(Full(tmp_path)).delete("run-1")
+
+    assert list(store.keys("")) == []
