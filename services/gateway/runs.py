@@ -1,15 +1,26 @@
-"""Runs as resources: created once for the same request and inputs, watched, cancelled, resumed."""
+"""Runs as resources: created once for the same request and inputs, watched, cancelled, resumed.
+
+How a run stands is spread over these; where several speak, the uppermost is right:
+
+    _active        memory   at work here                        from _begin to _end
+    run.json       store    how it ended                        from _end to the next _begin
+    live.json      store    at work at some gateway             from _begin to _end, each second
+    cancel.json    store    cancelled                           from CancelRun to the next _begin
+    _unrecorded    memory   an end that the store did not take  from _end to the next _begin
+    request.json   store    interrupted                         from the first _begin on
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
+from weakref import WeakValueDictionary
 
 import structlog
 from demiurge.gateway.v1.gateway_service_pb2 import Run, RunSpec, State
 from demiurge.gateway.v1.run_record_pb2 import RunRecord
 
-from services.errors import DemiurgeError, NotFoundError, NotReadyError, UnavailableError
+from services.errors import DemiurgeError, NotReadyError, UnavailableError
 from services.gateway.active_run import ActiveRun
 from services.gateway.audio_library import AudioLibrary
 from services.gateway.ends import (
@@ -23,7 +34,7 @@ from services.gateway.live import BEAT_SECONDS, LiveRuns
 from services.gateway.patience import Patience, in_thread
 from services.gateway.peers import Peers
 from services.gateway.pipeline import Pipeline, new_run
-from services.gateway.resumption import Resumption
+from services.gateway.resumption import Found, Resumption
 from services.gateway.run_store import RunStore, now
 from services.gateway.snapshot import run_id, take_snapshot
 from services.gateway.stored_runs import StoredRuns
@@ -62,11 +73,9 @@ class Runs:
         self._active: dict[str, ActiveRun] = {}
         # Ends that the store could not take: it knows of these runs only that nobody is at work.
         self._unrecorded: dict[str, Run] = {}
-        # Runs at work elsewhere that were created here, too: taken over if that gateway stops.
-        self._followed: dict[str, asyncio.Task[None]] = {}
-        self._resuming: asyncio.Task[None] | None = None
+        self._resumption = Resumption(records.unended, self._take_up, self._has_room)
         # Held while a run begins or is deleted, so that it does so once.
-        self._beginning = asyncio.Lock()
+        self._beginning = WeakValueDictionary[str, asyncio.Lock]()
         self._draining = asyncio.Event()
         self._closing = False
 
@@ -114,7 +123,7 @@ class Runs:
                         self._refuse_while_draining(name)
                 return
             run = await self.get(name)
-            taken_up = interrupted(run) and (name in self._followed or self._resuming)
+            taken_up = interrupted(run) and self._resumption.expects(name)
             if run != shown and not taken_up:
                 shown = run
                 yield run
@@ -146,7 +155,7 @@ class Runs:
 
     async def delete(self, name: str) -> None:
         """Removes the run with its piece; NotReadyError, naming it, while it is at work."""
-        async with self._beginning:
+        async with self._alone(name):
             elsewhere = await asyncio.to_thread(self._live.at_work, name)
             if elsewhere or name in self._active:
                 raise NotReadyError(f"run {name} is at work: cancel it first", culprit=name)
@@ -155,15 +164,12 @@ class Runs:
 
     def resume(self) -> None:
         """From now on takes up, unasked, what is interrupted."""
-        resumption = Resumption(self._records.unended, self._take_up, self._has_room)
-        self._resuming = asyncio.create_task(resumption.go_on())
+        self._resumption.search()
 
     def drain(self) -> None:
         """Sends those away who watch, and takes nothing up any more; the runs go on."""
         self._draining.set()
-        for task in (*self._followed.values(), self._resuming):
-            if task:
-                task.cancel()
+        self._resumption.stop()
         for active in self._active.values():
             active.tell()
 
@@ -181,6 +187,9 @@ class Runs:
             if hanging:
                 await asyncio.wait(hanging, timeout=BEAT_SECONDS)
 
+    def _alone(self, name: str) -> asyncio.Lock:
+        return self._beginning.setdefault(name, asyncio.Lock())
+
     def _as_known_here(self, run: Run) -> Run:
         """What the store has of a run, or what is known better."""
         # It may have begun here meanwhile.
@@ -196,13 +205,13 @@ class Runs:
 
     async def _created(self, record: RunRecord) -> Run:
         name = record.id
-        async with self._beginning:
+        async with self._alone(name):
             if active := self._active.get(name):
                 return active.run
             found = await asyncio.to_thread(self._stored.found, name)
             if found and found.state not in ENDED:
-                if name not in self._followed:
-                    self._followed[name] = asyncio.create_task(self._follow(name))
+                # At work elsewhere, and here if that gateway stops.
+                self._resumption.follow(name)
                 return found
             succeeded = found is not None and found.state == State.STATE_SUCCEEDED
             if found and succeeded and await self._pipeline.stands(found):
@@ -255,15 +264,16 @@ class Runs:
         try:
             # A run that the gateway leaves lying has not ended.
             if not (self._closing and active.work.cancelled()):
-                await self._patience.stored(partial(self._records.save_end, ended))
+                ended = await self._patience.stored(partial(self._records.save_end, ended))
         except Exception as error:
             defect = None if isinstance(error, DemiurgeError) else error
             logger.warning("end not recorded", run_id=ended.id, error=str(error), exc_info=defect)
-            fail(ended, unrecorded(error))
+            if ended.state != State.STATE_CANCELLED:
+                fail(ended, unrecorded(error))
             self._unrecorded[ended.id] = ended
         finally:
             await self._release(ended.id)
-            active.run = ended
+            active.run = active.ended = ended
             del self._active[ended.id]
             active.tell()
 
@@ -275,36 +285,23 @@ class Runs:
         with suppress(DemiurgeError):
             await in_thread(partial(self._live.release, name))
 
-    async def _follow(self, name: str) -> None:
-        """Takes the run over if the gateway that is at work on it stops before it ends."""
-        try:
-            while name not in self._active:
-                await asyncio.sleep(BEAT_SECONDS)
-                try:
-                    run = await asyncio.to_thread(self._stored.run, name)
-                    if interrupted(run):
-                        await self._take_up(name)
-                    elif run.state in ENDED:
-                        return
-                except NotFoundError:
-                    return
-                except DemiurgeError as error:
-                    logger.warning("waiting", for_=f"run {name}", error=error.message)
-        finally:
-            del self._followed[name]
-
     def _has_room(self) -> bool:
         """Whether a run may be taken up: not before the addresses of all services are known."""
         return self._peers.known() and len(self._active) < TAKEN_UP_AT_ONCE
 
-    async def _take_up(self, name: str) -> bool:
+    async def _take_up(self, name: str) -> Found:
         """Resumes a run if it is interrupted, and answers whether it was."""
-        async with self._beginning:
+        async with self._alone(name):
             if name in self._active:
-                return False
+                return Found.AT_WORK
             found = await asyncio.to_thread(self._stored.found, name)
-            if not (found and interrupted(found)):
-                return False
+            if found is None or (found.state in ENDED and not interrupted(found)):
+                return Found.ENDED
+            if not interrupted(found):
+                return Found.AT_WORK
+            # A cancel that the store could not take holds all the same.
+            if self._as_known_here(found).state == State.STATE_CANCELLED:
+                return Found.ENDED
             logger.info("run taken up", run_id=name)
             await self._begin(await asyncio.to_thread(self._records.request, name))
-            return True
+            return Found.INTERRUPTED
