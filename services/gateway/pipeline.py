@@ -16,7 +16,7 @@ from demiurge.gateway.v1.run_record_pb2 import (
 )
 from google.protobuf.message import Message
 
-from services.errors import CorruptObjectError
+from services.errors import CorruptObjectError, NotFoundError
 from services.gateway.context import RunContext, Stage, piece_stands
 from services.gateway.patience import Patience, in_thread
 from services.gateway.peers import Peers
@@ -76,7 +76,8 @@ class Pipeline:
         """
         beginning = Run()
         beginning.CopyFrom(run)
-        mended: set[str] = set()
+        seen: set[str] = set()
+        removed: set[str] = set()
         while True:
             context = RunContext(
                 run_id=record.id,
@@ -93,11 +94,16 @@ class Pipeline:
                 for number in range(len(STAGES)):
                     await self._execute_stage(number, context, run, changed)
             except CorruptObjectError as error:
-                if error.culprit in mended or not made_by_run(context, error.culprit):
+                key = error.culprit
+                if key in removed or not made_by_run(context, key):
                     raise
-                logger.warning("damaged, and made again", key=error.culprit, error=error.message)
-                mended.add(error.culprit)
-                await self._patience.stored(partial(self._store.delete, error.culprit))
+                # Another run may have mended it meanwhile: then it is only looked at again.
+                damaged = partial(_is_damaged, self._store, key)
+                if key in seen or await self._patience.stored(damaged):
+                    logger.warning("damaged, and made again", key=key, error=error.message)
+                    await self._patience.stored(partial(self._store.delete, key))
+                    removed.add(key)
+                seen.add(key)
                 continue
             run.result.CopyFrom(context.output(RunResult))
             return
@@ -142,6 +148,16 @@ class Pipeline:
         except CorruptObjectError as error:
             logger.warning("stage done again", stage=STAGES[number].name, error=error.message)
             return None
+
+
+def _is_damaged(store: ObjectStore, key: str) -> bool:
+    try:
+        store.verify(key)
+    except CorruptObjectError:
+        return True
+    except NotFoundError:
+        pass
+    return False
 
 
 def made_by_run(context: RunContext, key: str) -> bool:

@@ -1,7 +1,8 @@
 """Runs that find damage: what can be made again is, what was given is named."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import grpc
 import pytest
 from demiurge.gateway.v1.gateway_service_pb2 import State
 from demiurge.gateway.v1.run_record_pb2 import Descriptions, Material, PredictedTracks
@@ -10,6 +11,7 @@ from demiurge.query.v1.query_service_pb2 import DeleteCollectionRequest
 from services.gateway.run_store import RunStore
 from services.gateway.standing import references
 from tests.conftest import OpenStack, Stack, sound, spec
+from tests.contract.gateways import Between, gateway, served_between
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,50 @@ def test_what_a_run_made_and_was_damaged_is_made_again(
 
     assert stack.piece(wanted) == piece
     assert stack.store.read(key) == whole
+
+
+class Overtaken(Between):
+    """Someone else mends what a service complains of before the gateway hears of it."""
+
+    def __init__(self, address: str, mend: Callable[[], None]) -> None:
+        super().__init__(address)
+        self._mend = mend
+        self.complained = False
+
+    def _answer(self, path: str, request: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            return super()._answer(path, request, context)
+        except Exception:
+            self.complained = True
+            self._mend()
+            raise
+
+
+def test_what_another_run_has_mended_meanwhile_is_not_removed(stack: Stack) -> None:
+    wanted = spec(files=2, seed=4)
+    piece = stack.piece(wanted)
+    run = stack.create(wanted)
+    made = references(RunStore(stack.store).marker(run.id, 1, Descriptions()))
+    key = next(each.key for each in made if each.key.startswith("descriptors/"))
+    file = stack.folder / "store" / key
+    whole, place = file.read_bytes(), file.stat().st_ino
+    ends_below(stack, run.id, 1)
+    flip(stack, key)
+
+    def mend() -> None:
+        with file.open("r+b") as damaged:
+            damaged.write(whole)
+
+    overtaken = Overtaken(stack.address, mend)
+    with (
+        served_between(overtaken) as port,
+        gateway(stack, f"127.0.0.1:{port}") as other,
+    ):
+        assert other.piece(wanted) == piece
+    overtaken.close()
+
+    assert overtaken.complained
+    assert file.stat().st_ino == place
 
 
 @pytest.mark.parametrize("damaged", ["audio", "edit_list", "spectrogram"])
