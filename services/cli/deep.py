@@ -93,7 +93,7 @@ def _left_by_a_deletion(client: "Client", collection_id: str, *, mend: bool) -> 
         advice = "`demiurge doctor --deep --mend` completes it"
         return Finding("collection", found, advice, "damaged")
     _delete(client, collection_id)
-    return Finding("collection", f"{found}; now completed", mended=True)
+    return Finding("collection", f"{found}; now completed", mark="mended")
 
 
 def _delete(client: "Client", collection_id: str) -> None:
@@ -123,7 +123,7 @@ def _told(name: str, answer: "CheckCollectionResponse", *, mend: bool) -> Findin
         return Finding("collection", f"{name}: {answer.expected_points} points")
     found = _NEXT_LINE.join([f"{name}:", *answer.findings])
     if answer.mended:
-        return Finding("collection", found, mended=True)
+        return Finding("collection", found, mark="mended")
     # Nothing wrong with the points: their descriptors, perhaps.
     counts = (answer.missing_points, answer.duplicate_points, answer.orphaned_points)
     rebuild = _REBUILD if any(counts) or answer.changed_sources else f"{_REBUILD}; or {_AGAIN}"

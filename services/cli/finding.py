@@ -9,18 +9,18 @@ import typer
 class Finding:
     """One thing looked at; `mend` says what to do if it is not as it should be.
 
-    `wrong` is the word for that; `mended` is set if it was put right just now.
+    `wrong` is the word for that, and `mark` the word where nothing is to be done: "mended" for
+    what was put right just now, "unknown" for what cannot be told.
     """
 
     subject: str
     found: str
     mend: str = ""
     wrong: str = "missing"
-    mended: bool = False
+    mark: str = "ok"
 
     def tell(self) -> None:
         """A line, and below it what to do."""
-        mark = self.wrong if self.mend else "mended" if self.mended else "ok"
-        typer.echo(f"{mark:<8}{self.subject:<20}{self.found}")
+        typer.echo(f"{self.wrong if self.mend else self.mark:<8}{self.subject:<20}{self.found}")
         if self.mend:
             typer.echo(f"{'':<8}{'':<20}-> {self.mend}")

@@ -5,16 +5,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
-from typing import Any
-
-import orjson
 
 from services.cli.finding import Finding
+from services.cli.needed import Need, is_record, needs
 from services.cli.progress import Reporter
 from services.errors import ConflictError, CorruptObjectError, NotFoundError
-from services.runtime.object_store.port import ObjectStore, StoredObject
-from services.runtime.temporary import temporary_room
+from services.runtime.object_store.port import ObjectStore
+from services.temporary import temporary_room
 
 ASIDE = "corrupt/"
 COLLECTIONS = "collections/"
@@ -23,6 +20,9 @@ _NAMED = 3
 
 # Made by runs, which are done again only if they have not ended.
 _MADE_BY_RUNS = ("descriptors/", "audio/generated-")
+
+# Where nobody lays anything: another content than what is needed can only be damage.
+_OURS = ("descriptors/", "runs/")
 
 # What brings an object back, by the beginning of its key.
 _ADVICE = {
@@ -39,11 +39,12 @@ _ADVICE = {
 
 
 class StoreCheck:
-    """Reads each object once, in blocks; keeps what the records refer to, by key.
+    """Reads each object, in blocks, and each record once more; keeps what the records refer to.
 
-    With `mend`, damaged objects are moved below corrupt/, so that nobody meets them and what can
-    be made again is; but records of collections are copied there and stay. A collection that lost
-    one would look as if it had been smaller.
+    An object is damaged if it does not fit the hash that was recorded with it. With `mend` it is
+    moved below corrupt/, so that nobody meets it and what can be made again is; but records of
+    collections are copied there and stay: a collection that lost one would look as if it had been
+    smaller. One that differs from what a run needs is told and left: somebody may have laid it in.
     """
 
     def __init__(self, store: ObjectStore, progress: Reporter, *, mend: bool) -> None:
@@ -56,8 +57,8 @@ class StoreCheck:
         self._missing: set[str] = set()
 
     def objects(self) -> Iterator[Finding]:
-        """Each damaged object, and how many are whole."""
-        whole = size = aside = 0
+        """Each object that is not what was stored, and how many are."""
+        whole = size = unknown = aside = 0
         total = sum(1 for _ in self._store.keys(""))
         for number, key in enumerate(self._store.keys(""), start=1):
             self._progress.update("reading objects", number, max(number, total))
@@ -65,16 +66,26 @@ class StoreCheck:
                 aside += 1
                 continue
             try:
-                found = self._checked(key)
+                found = self._store.verify(key)
             except NotFoundError:
                 continue  # deleted meanwhile
             except CorruptObjectError:
-                self.damaged.add(key)
                 yield self._damaged(key, f"{key}: its bytes are not what was stored")
-            else:
-                whole += 1
-                size += found.size_bytes
-        yield Finding("objects", f"{whole} fit their hashes, {size / MEBIBYTE:.0f} MiB")
+                continue
+            if is_record(key):
+                wrong = self._followed(key, recorded=found.recorded)
+                if wrong:
+                    yield wrong
+                    continue
+            unknown += not found.recorded
+            whole += found.recorded
+            size += found.size_bytes * found.recorded
+        fitting = f"{whole} fit their hashes, {size / MEBIBYTE:.0f} MiB"
+        if unknown:
+            said = f"{fitting}; {unknown} have none recorded and cannot be checked"
+            yield Finding("objects", said, mark="unknown")
+        else:
+            yield Finding("objects", fitting)
         if aside:
             yield Finding("set aside", f"{aside} in {ASIDE}: delete them if nothing is missed")
 
@@ -87,22 +98,20 @@ class StoreCheck:
                 continue
             needed = f"needed by {', '.join(needing[:_NAMED])}{' …' * (len(needing) > _NAMED)}"
             try:
-                there = self._store.stat(key).sha256
+                there = self._store.stat(key)
             except NotFoundError:
                 wrong += 1
                 self._missing.add(key)
                 yield Finding("reference", f"{key}: not there, {needed}", self._advice(key))
                 continue
-            if sha256 in ("", there):
+            if sha256 in ("", there.sha256):
                 fitting += 1
                 continue
             wrong += 1
             what = f"{key}: another content than that {needed}"
-            if (key, there) in self._needs:
-                # Somebody needs this one.
-                yield Finding("reference", what, "what needs it must be made anew", "differs")
+            if there.recorded or not key.startswith(_OURS) or (key, there.sha256) in self._needs:
+                yield Finding("reference", what, _replaced(key), "differs")
             else:
-                self.damaged.add(key)
                 yield self._damaged(key, what)
         if not wrong:
             yield Finding("references", f"{fitting} stand")
@@ -119,10 +128,9 @@ class StoreCheck:
         needing = set()
         for key in self._store.keys("runs/"):
             # What is written again and again may be gone by now.
-            if key.endswith(".json") and key not in self.damaged:
-                with suppress(NotFoundError):
-                    content = orjson.loads(self._store.read(key))
-                    if not gone.isdisjoint(needed for needed, _, _ in _references(key, content)):
+            if is_record(key) and key not in self.damaged:
+                with suppress(NotFoundError, CorruptObjectError):
+                    if not gone.isdisjoint(need.key for need in self._needs_of(key)):
                         needing.add(key.split("/")[1])
         for run_id in sorted(needing):
             end = f"runs/{run_id}/run.json"
@@ -131,38 +139,43 @@ class StoreCheck:
                 found = f"{run_id}: open again, for something that it made is lost"
                 yield Finding("run", found, "the same `demiurge run` completes it", "opened")
 
-    def _checked(self, key: str) -> StoredObject:
-        """What is known of an intact object; CorruptObjectError if it is not."""
-        found = self._store.verify(key)
-        if not key.endswith(".json") or key.startswith("descriptors/"):
-            return found
+    def _followed(self, key: str, *, recorded: bool) -> Finding | None:
+        """Keeps what a whole record refers to; what is wrong if it cannot be read as one."""
         try:
-            content = orjson.loads(self._store.read(key))
-        except orjson.JSONDecodeError as error:
-            raise CorruptObjectError(f"{key}: is not JSON", culprit=key) from error
-        for needed, sha256, needing in _references(key, content):
-            names = self._needs.setdefault((needed, sha256), [])
-            if needing not in names and len(names) <= _NAMED:
-                names.append(needing)
-        return found
+            for need in self._needs_of(key):
+                names = self._needs.setdefault((need.key, need.sha256), [])
+                if need.by not in names and len(names) <= _NAMED:
+                    names.append(need.by)
+        except NotFoundError:
+            return None  # deleted meanwhile
+        except CorruptObjectError as error:
+            what = f"{key}: cannot be read as the record that it should be"
+            if recorded:
+                return self._damaged(key, what)
+            said = f"{what}, and nothing tells who wrote it ({error.message})"
+            advice = f"delete it, unless it is yours; then {_back(key)}"
+            return Finding("object", said, advice, "differs")
+        return None
+
+    def _needs_of(self, key: str) -> Iterator[Need]:
+        return needs(key, self._store.read(key))
 
     def _damaged(self, key: str, what: str) -> Finding:
+        self.damaged.add(key)
         if self._mend:
             what = f"{what}; now {self._set_aside(key)}"
         return Finding("object", what, self._advice(key), "damaged")
 
     def _advice(self, key: str) -> str:
-        known = (advice for prefix, advice in _ADVICE.items() if key.startswith(prefix))
-        advice = next(known, "put it there again, as it was, if anything needs it")
         if self._mend or key.startswith(COLLECTIONS):
-            return advice
-        return f"`demiurge doctor --deep --mend`; then {advice}"
+            return _back(key)
+        return f"`demiurge doctor --deep --mend`; then {_back(key)}"
 
     def _set_aside(self, key: str) -> str:
         """Copies an object, as it is, to a free name below corrupt/, then removes it."""
         with (
             temporary_room(key),
-            tempfile.NamedTemporaryFile(prefix="demiurge-corrupt-") as copy,
+            tempfile.TemporaryFile() as copy,
             self._store.open(key) as damaged,
         ):
             shutil.copyfileobj(damaged, copy, MEBIBYTE)
@@ -170,7 +183,7 @@ class StoreCheck:
             for number in count():
                 aside = f"{ASIDE}{key}{f'.{number}' if number else ''}"
                 try:
-                    self._store.put_new(aside, Path(copy.name))
+                    self._store.put_new(aside, copy)
                     break
                 except ConflictError:
                     continue  # what was found damaged before
@@ -179,27 +192,15 @@ class StoreCheck:
         return aside
 
 
-def _references(key: str, content: Any) -> Iterator[tuple[str, str, str]]:
-    """Key, SHA-256 ("" for any) of what the JSON object under `key` refers to, and who needs it."""
-    kind, _, rest = key.partition("/")
-    if kind == "models" and isinstance(content, dict):
-        folder, _, name = key.rpartition("/")
-        model = folder.removeprefix("models/")
-        if name == "config.json" and "weights_sha256" in content:
-            yield f"{folder}/model.safetensors", str(content["weights_sha256"]), f"model {model}"
-        elif name in {"best.json", "last.json"} and "step" in content:
-            yield f"{folder}/{content['step']}/config.json", "", f"model {model}"
-    elif kind in {"runs", "collections"} and not key.endswith("/live.json"):
-        needing = f"{kind[:-1]} {rest.partition('/')[0]}"
-        yield from ((name, sha256, needing) for name, sha256 in _object_refs(content))
+def _back(key: str) -> str:
+    """What brings an object back."""
+    known = (advice for prefix, advice in _ADVICE.items() if key.startswith(prefix))
+    return next(known, "put it there again, as it was, if anything needs it")
 
 
-def _object_refs(content: Any) -> Iterator[tuple[str, str]]:
-    """Every ObjectRef in a message's JSON, however deep."""
-    if isinstance(content, dict):
-        if isinstance(content.get("key"), str) and isinstance(content.get("sha256"), str):
-            yield content["key"], content["sha256"]
-        content = list(content.values())
-    if isinstance(content, list):
-        for part in content:
-            yield from _object_refs(part)
+def _replaced(key: str) -> str:
+    """What to do about another content under a name that something needs."""
+    return (
+        "left as it is. If it is meant, run or index anew with it, and delete what needed the "
+        f"former; if not, delete it, then {_back(key)}"
+    )
