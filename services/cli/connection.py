@@ -1,5 +1,6 @@
 """Connections: to the addresses that are set, to `demiurge up`, or to services of one's own."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -128,6 +129,8 @@ def _own_services(nouns: list[str], runtime: RuntimeSettings, folder: Path) -> I
 
     settings = embedded_settings(runtime)
     configure_logging(settings.model_copy(update={"log_level": "warning", "log_format": "console"}))
+    # How a run failed is told by the command that follows it.
+    logging.getLogger("services.gateway.ends").setLevel(logging.ERROR)
     # By the ground's settings the gateway calls the others: alone, it has none beside it.
     ground = Ground(runtime if nouns == ["gateway"] else settings, open_store(settings))
     # The index first: whether it is free is known at once, and the others take seconds to load.

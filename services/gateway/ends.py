@@ -42,8 +42,10 @@ def conclude(run: Run, work: "asyncio.Task[None]", *, cancelled: bool) -> None:
         log.info("run succeeded")
     else:
         fail(run, failure_of(error))
-        defect = None if isinstance(error, DemiurgeError) else error
-        log.warning("run failed", error=run.failure.message, exc_info=defect)
+        # Whoever follows the run hears of what was foreseen; a defect is told here alone.
+        foreseen = isinstance(error, DemiurgeError)
+        told = log.warning if foreseen else log.error
+        told("run failed", error=run.failure.message, exc_info=None if foreseen else error)
 
 
 def stop(run: Run, state: State.ValueType) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
+import grpc
 import structlog
 
 from services.errors import UnavailableError
@@ -68,7 +69,8 @@ class Patience:
                         _gave_up(what, away, absences, error.message),
                         culprit=error.culprit or what,
                     ) from error
-                logger.warning("waiting", awaited=what, seconds=round(away, 1), error=error.message)
+                log = logger.info if _cut_off(error) else logger.warning
+                log("waiting", awaited=what, seconds=round(away, 1), error=error.message)
                 await asyncio.sleep(min(next(waits), self._seconds - away))
             else:
                 if absences:
@@ -78,6 +80,12 @@ class Patience:
     async def stored(self, work: Callable[[], Answer]) -> Answer:
         """`work` with the object store, in a thread, patiently."""
         return await self.ride_out(lambda _: in_thread(work), THE_STORE)
+
+
+def _cut_off(error: UnavailableError) -> bool:
+    """Whether the other side stops, and told so itself: often that of one's own process."""
+    cause = error.__cause__
+    return isinstance(cause, grpc.aio.AioRpcError) and cause.code() is grpc.StatusCode.CANCELLED
 
 
 def _gave_up(what: str, away: float, absences: int, last_heard: str) -> str:

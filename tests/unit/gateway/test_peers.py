@@ -3,12 +3,19 @@ from pathlib import Path
 
 import grpc
 import pytest
+import structlog
 from demiurge.playback.v1 import playback_service_pb2 as pb
 from demiurge.playback.v1 import playback_service_pb2_grpc as pb_grpc
 from demiurge.predictor.v1 import predictor_service_pb2 as predictor_pb
 from demiurge.predictor.v1 import predictor_service_pb2_grpc as predictor_grpc
 
-from services.errors import BusyError, InvalidInputError, TimeExceededError, UnavailableError
+from services.errors import (
+    BusyError,
+    CancelledError,
+    InvalidInputError,
+    TimeExceededError,
+    UnavailableError,
+)
 from services.gateway.patience import Patience
 from services.gateway.peers import Peers
 from services.runtime.server import Registration, Server
@@ -59,6 +66,20 @@ async def peers(playback: Playback) -> AsyncIterator[Callable[[float], Peers]]:
     for each in made:
         await each.close()
     await server.stop()
+
+
+async def test_a_call_that_a_stopping_service_cut_off_is_no_warning(
+    playback: Playback, peers: Callable[[float], Peers]
+) -> None:
+    playback.errors = [CancelledError("stopping"), UnavailableError("away")]
+    calling = peers(30)
+
+    with structlog.testing.capture_logs() as logs:
+        await calling.call(calling.playback.RenderAudio, REQUEST)
+
+    waiting = [line for line in logs if line["event"] == "waiting"]
+    assert [line["log_level"] for line in waiting] == ["info", "warning"]
+    assert {line["awaited"] for line in waiting} == {"the playback service"}
 
 
 async def test_a_busy_service_is_asked_again_until_it_answers(
