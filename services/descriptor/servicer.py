@@ -2,8 +2,6 @@
 
 import asyncio
 import hashlib
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
@@ -16,11 +14,11 @@ from services.descriptor.description import Description, stored_description
 from services.descriptor.extraction import described
 from services.descriptor.mfcc import ExtractionSettings
 from services.descriptor.settings import DescriptorSettings
-from services.descriptor.spool import in_temporary_files
 from services.errors import NotFoundError
 from services.runtime.device_queue import Checkpoint, DeviceQueue
 from services.runtime.messages import ref_to_message, statistics_to_message, track_to_message
 from services.runtime.object_store.port import ObjectStore, StoredObject
+from services.temporary import temporary_file, temporary_room
 
 if TYPE_CHECKING:
     import grpc
@@ -83,12 +81,11 @@ class DescriptorServicer(pb_grpc.DescriptorServiceServicer):
             return _answer(description, stored)
 
     def _stored(self, key: str, description: Description, checkpoint: Checkpoint) -> StoredObject:
-        with tempfile.TemporaryDirectory(prefix="demiurge-descriptor-") as folder:
-            path = Path(folder, "descriptors.json")
-            with in_temporary_files(), path.open("wb") as file:
-                write_track(file, description)
+        with temporary_room(key), temporary_file(key) as file:
+            write_track(file, description)
+            file.flush()
             checkpoint()
-            return self._store.put(key, path)
+            return self._store.put(key, file)
 
 
 def _answer(description: Description, stored: StoredObject) -> pb.ExtractDescriptorsResponse:

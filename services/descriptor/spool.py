@@ -1,38 +1,18 @@
 """A spool: frames put aside until the whole sound is known, in memory if few, on disk if many."""
 
-import errno
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.errors import StorageFullError
+from services.temporary import temporary_room
 
 BLOCK_FRAMES = 1024
 IN_MEMORY_BYTES = 4 << 20
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-
 FloatArray = NDArray[np.float32]
-
-
-@contextmanager
-def in_temporary_files() -> Iterator[None]:
-    """Says of a full disk that temporary files are what has no room on it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        folder = tempfile.gettempdir()
-        raise StorageFullError(
-            f"{folder} is full: make room for temporary files there, or name another folder in "
-            "TMPDIR",
-            culprit=folder,
-        ) from error
 
 
 class Spool:
@@ -100,7 +80,7 @@ class Spool:
 
     def _write(self, block: int, first: int, held: FloatArray) -> None:
         self.checkpoint()
-        with in_temporary_files():
+        with temporary_room():
             self._file.seek(self._offset(block, first))
             self._file.write(held.tobytes())
             self._file.flush()

@@ -9,7 +9,6 @@ import hashlib
 import tempfile
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -18,7 +17,7 @@ from demiurge.audio.v1.audio_pb2 import ObjectRef
 from services.errors import BusyError, InvalidInputError, TimeExceededError
 from services.runtime.messages import ref_to_message
 from services.runtime.object_store.port import ObjectStore
-from services.runtime.temporary import temporary_room
+from services.temporary import temporary_room
 
 T = TypeVar("T")
 
@@ -53,7 +52,7 @@ class Upload:
             )
         try:
             with temporary_room(self._key):
-                self._spool = tempfile.NamedTemporaryFile(prefix="demiurge-upload-")
+                self._spool = tempfile.TemporaryFile()
         except BaseException:
             self._places.release()
             raise
@@ -104,7 +103,7 @@ class Upload:
             )
         with temporary_room(self._key):
             self._spool.flush()
-        return ref_to_message(self._store.put_new(self._key, Path(self._spool.name)))
+        return ref_to_message(self._store.put_new(self._key, self._spool))
 
 
 async def prompt(messages: AsyncIterator[T], idle_seconds: float) -> AsyncIterator[T]:

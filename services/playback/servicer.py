@@ -1,12 +1,10 @@
 """The playback service: match tables in, sound, edit list and spectrogram out."""
 
 import asyncio
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +23,7 @@ from services.playback.settings import PlaybackSettings
 from services.playback.spectrogram import Spectrogram
 from services.runtime.messages import match_table_from_message, ref_to_message
 from services.runtime.object_store.port import ObjectStore
-from services.runtime.temporary import temporary_room
+from services.temporary import temporary_file, temporary_room
 
 if TYPE_CHECKING:
     import grpc
@@ -110,25 +108,25 @@ class PlaybackServicer(pb_grpc.PlaybackServiceServicer):
         mixer = self._mixer(request, checkpoint)
         encoding = _ENCODINGS[request.settings.encoding]
         spectrogram = Spectrogram(mixer.sample_rate_hertz, mixer.sample_count)
+        prefix = request.output_prefix
         with (
-            temporary_room(request.output_prefix),
-            tempfile.TemporaryDirectory(prefix="demiurge-playback-") as folder,
+            temporary_room(prefix),
+            temporary_file(prefix) as raw,
+            temporary_file(prefix) as piece,
         ):
             # Through a file: an hour of sound is no reason to hold it in memory.
-            raw = Path(folder, "samples.f32")
-            with raw.open("wb") as file:
-                for block in mixer.render():
-                    file.write(block.tobytes())
-                    spectrogram.add(block)
+            for block in mixer.render():
+                raw.write(block.tobytes())
+                spectrogram.add(block)
+            raw.flush()
             samples = np.memmap(
                 raw, np.float32, "r", shape=(mixer.sample_count, mixer.channel_count)
             )
-            piece = Path(folder, f"piece.{encoding.extension}")
             write_audio(piece, samples, mixer.sample_rate_hertz, encoding)
+            piece.flush()
             listing, picture = edit_list(mixer), spectrogram.png()
             checkpoint()
-            prefix = request.output_prefix
-            audio = self._store.put(f"{prefix}/{piece.name}", piece)
+            audio = self._store.put(f"{prefix}/piece.{encoding.extension}", piece)
             edits = self._store.put(f"{prefix}/edit_list.json", listing)
             image = self._store.put(f"{prefix}/spectrogram.png", picture)
         return pb.RenderAudioResponse(

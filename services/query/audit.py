@@ -15,10 +15,19 @@ from numpy.typing import NDArray
 
 from services.audio.match_table import SourceRef
 from services.errors import CorruptObjectError, DemiurgeError, NotFoundError
-from services.query.index import Checkpoint, CollectionSpec, VectorIndex, never_stopped
+from services.query.index import (
+    Checkpoint,
+    Collection,
+    CollectionSpec,
+    VectorIndex,
+    never_stopped,
+)
 
 MOST_FINDINGS = 20
 _NAMED_IN_ERRORS = 5
+_BEING_FILLED = (
+    "is not published: being filled, or left by a run that was interrupted: resume the run"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,13 +163,15 @@ def audit(
     except CorruptObjectError as error:
         found.say(error.message)
     for key, points in strange.items():
-        # Indexed since the records were read.
-        if key is None or not recorded.indexed(key):
+        # Not so where it was indexed since the records were read, or is being indexed.
+        if recorded.skip_graph is not None and (key is None or not recorded.indexed(key)):
             found.orphaned += points
             found.say(f"{key or 'no known sound'}: {points} points, but it was never indexed")
     for sound in recorded.sounds:
         checkpoint()
         _compare_sound(sound, tallies[sound.source.key], found)
+    if found.to_rebuild and recorded.skip_graph is None:
+        found.standing.append(_BEING_FILLED)
     return found
 
 
@@ -172,10 +183,13 @@ def mend(
 ) -> None:
     """Puts right what `found` tells of; doing it twice, or again after a crash, is harmless.
 
+    One that was never published may be filled at this moment, by another process that shares the
+    index: only if it is lost it is made again. Whoever fills it puts the rest right.
+
     Raises, before anything is changed, NotFoundError naming the sounds if descriptors to rebuild
     from are not there, and CorruptObjectError if a published collection has no sounds.
     """
-    if found.to_rebuild:
+    if found.lost or (found.to_rebuild and recorded.skip_graph is not None):
         if recorded.skip_graph is not None and not recorded.sounds:
             raise CorruptObjectError(
                 f"collection {recorded.id!r} was published, but no sound of it is recorded: delete "
@@ -192,15 +206,50 @@ def mend(
                 culprit=recorded.id,
             )
         # The records outlive the index's own: a rebuilding cut short is found wrong again.
-        with suppress(NotFoundError):
-            index.delete(recorded.id)
+        if recorded.skip_graph is not None:
+            with suppress(NotFoundError):
+                index.delete(recorded.id)
         index.create(recorded.id, recorded.spec)
-        for sound in recorded.sounds:
-            checkpoint()
-            index.add(recorded.id, sound.source, sound.frames(), checkpoint=checkpoint)
+        _add(index, recorded, checkpoint)
     if recorded.skip_graph is not None:
         for alias in recorded.aliases or ("",):
             index.publish(recorded.id, alias, skip_graph=recorded.skip_graph, checkpoint=checkpoint)
+
+
+def fill_up(
+    index: VectorIndex, recorded: RecordedCollection, checkpoint: Checkpoint = never_stopped
+) -> None:
+    """Puts back the sounds that the index lost of a collection about to be published.
+
+    Raises CorruptObjectError if it then still holds others than were recorded, and what reading
+    their descriptors raises.
+    """
+    points = sum(sound.frame_count for sound in recorded.sounds)
+    standing = index.describe(recorded.id)
+    if (standing.source_count, standing.point_count) != (len(recorded.sounds), points):
+        _add(index, recorded, checkpoint)
+        same_sounds(index.describe(recorded.id), len(recorded.sounds))
+
+
+def same_sounds(standing: Collection, recorded: int) -> None:
+    """CorruptObjectError if the index has not as many sounds of a collection as are recorded."""
+    if standing.source_count != recorded:
+        todo = (
+            "`demiurge doctor --deep --mend` rebuilds it"
+            if standing.published
+            else "resume the run that needs it, or index all its sounds again, then publish it"
+        )
+        raise CorruptObjectError(
+            f"collection {standing.id!r} holds {standing.source_count} sounds in the index, but "
+            f"{recorded} are recorded in the object store: {todo}",
+            culprit=standing.id,
+        )
+
+
+def _add(index: VectorIndex, recorded: RecordedCollection, checkpoint: Checkpoint) -> None:
+    for sound in recorded.sounds:
+        checkpoint()
+        index.add(recorded.id, sound.source, sound.frames(), checkpoint=checkpoint)
 
 
 def _compare_standing(index: VectorIndex, recorded: RecordedCollection, found: Audit) -> None:

@@ -65,12 +65,14 @@ class EdgeIndex(VectorIndex):
     def create(self, collection_id: str, spec: CollectionSpec) -> Collection:
         """See VectorIndex."""
         refusals.checked_id(collection_id)
-        self._check_room(0)
+        if collection_id not in self._catalog.ids():
+            self._check_room(0)
         self._catalog.create(collection_id, spec)
         with self._held(collection_id) as collection:
-            if collection.point_count and not self._path(collection_id).exists():
+            if collection.point_count and not self._stands(collection):
                 # Its frames are lost whatever the catalogue says: they are to be indexed again.
                 self._forget(collection_id)
+                shutil.rmtree(self._path(collection_id), ignore_errors=True)
                 self._catalog.delete(collection_id)
                 self._catalog.create(collection_id, spec)
             return self._catalog.describe(collection_id)
@@ -86,10 +88,11 @@ class EdgeIndex(VectorIndex):
         """See VectorIndex."""
         with self._held(collection_id) as collection:
             digest = refusals.checked_frames(collection_id, collection.spec, source, frames)
-            self._check_room(_COPIES * frames.nbytes)
+            known = self._catalog.find_source(collection_id, source.key)
+            if known is None and not collection.published:
+                self._check_room(_COPIES * frames.nbytes)
             # Opened before the catalogue is believed: what it names may be lost.
             shard = self._whole_shard(collection)
-            known = self._catalog.find_source(collection_id, source.key)
             if known == (source.sha256, digest):
                 return len(frames)
             if known:
@@ -122,8 +125,9 @@ class EdgeIndex(VectorIndex):
             shard = self._whole_shard(collection)
             checkpoint()
             if not skip_graph:
-                size = 4 * len(collection.spec.feature_names) * collection.point_count
-                self._check_room(_COPIES * size)
+                if not (collection.published and shard.finished()):
+                    size = 4 * len(collection.spec.feature_names) * collection.point_count
+                    self._check_room(_COPIES * size)
                 shard.finish()
             self._catalog.publish(collection_id, alias)
             return self._catalog.describe(collection_id)
@@ -238,6 +242,16 @@ class EdgeIndex(VectorIndex):
                 culprit=collection.id,
             )
         return shard
+
+    def _stands(self, collection: Collection) -> bool:
+        """Whether a collection can go on as it is: nobody waits for one that was never complete."""
+        if collection.published:
+            return self._path(collection.id).exists()
+        try:
+            self._whole_shard(collection)
+        except CorruptObjectError:
+            return False
+        return True
 
     def _shard(self, collection: Collection) -> FrameShard:
         with self._lock:

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from services.audio.track import DescriptorTrack
 from services.audio.track_json import write_tracks
-from services.errors import ConflictError, CorruptObjectError, NotFoundError, ObjectKeyError
+from services.errors import CorruptObjectError, NotFoundError, ObjectKeyError
+from services.query import refusals
 from services.query.audit import RecordedCollection, RecordedSound
 from services.query.index import Collection, CollectionSpec, Metric, Scaling
 from services.runtime.messages import (
@@ -71,7 +72,7 @@ class CollectionRecords:
         # What is no key is no collection either.
         with suppress(ObjectKeyError):
             collection_id = self._alias(id_or_alias) or id_or_alias
-            if self._store.exists(self._key(collection_id, SPEC)):
+            if self.knows(collection_id):
                 return collection_id
         return ""
 
@@ -82,11 +83,7 @@ class CollectionRecords:
         """
         there = self._find(self._key(collection_id, SPEC), record_pb.CollectionRecord())
         if there and spec_from_message(there.spec) != spec:
-            raise ConflictError(
-                f"collection {collection_id!r} was made for another specification: choose another "
-                "id, or delete it first",
-                culprit=collection_id,
-            )
+            raise refusals.other_spec(collection_id)
 
     def begin(self, made: Collection) -> None:
         """Records a collection that the index has just made, unless it is recorded.
@@ -96,7 +93,7 @@ class CollectionRecords:
         """
         # Listed before it is known that no collection has them: what comes later is not removed.
         left = list(self._store.keys(self._key(made.id, "")))
-        if made.point_count or self._store.exists(self._key(made.id, SPEC)):
+        if made.point_count or self.knows(made.id):
             return
         for key in left:
             # Of a collection of this id whose deletion was cut short.
@@ -148,6 +145,14 @@ class CollectionRecords:
         for alias in standing.aliases:
             if self._alias(alias) is None:
                 self.publish(standing.id, alias, skip_graph=True)
+
+    def knows(self, collection_id: str) -> bool:
+        """Whether the store tells what a collection holds."""
+        return self._store.exists(self._key(collection_id, SPEC))
+
+    def sound_count(self, collection_id: str) -> int:
+        """Number of sounds recorded, which are not read for that."""
+        return sum(1 for _ in self._store.keys(self._key(collection_id, SOURCES)))
 
     def read(self, collection_id: str) -> RecordedCollection:
         """The collection as it should be; NotFoundError if the store knows none of this id."""

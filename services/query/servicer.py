@@ -11,11 +11,12 @@ from demiurge.query.v1 import query_service_pb2_grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.errors import CancelledError, InvalidInputError, NotFoundError
-from services.query.audit import audit, mend
+from services.query.audit import Audit, audit, fill_up, mend, same_sounds
 from services.query.index import Checkpoint, Collection, SearchMode, VectorIndex
 from services.query.matching import index_track, match_track
 from services.query.records import CollectionRecords, spec_from_message, spec_to_message
 from services.query.settings import QuerySettings
+from services.query.turns import Turns
 from services.runtime.messages import (
     match_table_to_message,
     source_from_message,
@@ -43,7 +44,9 @@ _MODES: Mapping[int, SearchMode] = {
 class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
     """Keeps collections in `index`, and in `store` what it takes to check and rebuild them.
 
-    Tracks sent by reference are read from `store`, too.
+    Tracks sent by reference are read from `store`, too. A collection is not taken apart while it is
+    filled or published; where other processes share the index, what it lost by that is put back
+    before it is published.
     """
 
     def __init__(self, settings: QuerySettings, store: ObjectStore, index: VectorIndex) -> None:
@@ -51,20 +54,22 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         self._store = store
         self._index = index
         self._records = CollectionRecords(store)
+        self._turns = Turns()
 
     async def CreateCollection(
         self, request: pb.CreateCollectionRequest, context: "Context"
     ) -> pb.CreateCollectionResponse:
         """Makes an empty collection."""
 
-        def work() -> Collection:
-            spec = spec_from_message(request.spec)
-            self._records.expect(request.collection_id, spec)
-            made = self._index.create(request.collection_id, spec)
-            self._records.begin(made)
+        def work(checkpoint: Checkpoint) -> Collection:
+            name, spec = request.collection_id, spec_from_message(request.spec)
+            with self._turns.shared(name, checkpoint):
+                self._records.expect(name, spec)
+                made = self._index.create(name, spec)
+                self._records.begin(made)
             return made
 
-        made = await asyncio.to_thread(work)
+        made = await _while_wanted(work)
         return pb.CreateCollectionResponse(collection=_collection_to_message(made))
 
     async def IndexDescriptors(
@@ -75,9 +80,10 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         def work(checkpoint: Checkpoint) -> int:
             name, track = request.collection_id, track_from_message(request.track, self._store)
             source = source_from_message(request.source)
-            with self._known(name):
-                count = index_track(self._index, name, source, track, checkpoint=checkpoint)
-            self._records.add(name, request.source, request.track, track)
+            with self._turns.shared(name, checkpoint):
+                with self._known(name):
+                    count = index_track(self._index, name, source, track, checkpoint=checkpoint)
+                self._records.add(name, request.source, request.track, track)
             return count
 
         return pb.IndexDescriptorsResponse(point_count=await _while_wanted(work))
@@ -89,11 +95,17 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
 
         def work(checkpoint: Checkpoint) -> Collection:
             name, alias, skip_graph = request.collection_id, request.alias, request.skip_graph
-            with self._known(name):
-                done = self._index.publish(
-                    name, alias, skip_graph=skip_graph, checkpoint=checkpoint
-                )
-            self._records.publish(name, alias, skip_graph=skip_graph)
+            with self._turns.shared(name, checkpoint):
+                with self._known(name):
+                    if not self._index.describe(name).published and self._records.knows(name):
+                        fill_up(self._index, self._records.read(name), checkpoint)
+                    done = self._index.publish(
+                        name, alias, skip_graph=skip_graph, checkpoint=checkpoint
+                    )
+                # Another process may have rebuilt it meanwhile.
+                if self._records.knows(name):
+                    same_sounds(done, self._records.sound_count(name))
+                self._records.publish(name, alias, skip_graph=skip_graph)
             return done
 
         done = await _while_wanted(work)
@@ -152,17 +164,18 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
     ) -> pb.DeleteCollectionResponse:
         """Removes a collection."""
 
-        def work() -> None:
+        def work(checkpoint: Checkpoint) -> None:
             name = request.collection_id
-            try:
-                self._index.delete(name)
-            except NotFoundError:
-                # The index lost it, or a deletion was cut short here.
-                if not self._records.any(name):
-                    raise
-            self._records.delete(name)
+            with self._turns.alone(name, checkpoint):
+                try:
+                    self._index.delete(name)
+                except NotFoundError:
+                    # The index lost it, or a deletion was cut short here.
+                    if not self._records.any(name):
+                        raise
+                self._records.delete(name)
 
-        await asyncio.to_thread(work)
+        await _while_wanted(work)
         return pb.DeleteCollectionResponse()
 
     async def CheckCollection(
@@ -171,18 +184,11 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
         """Compares a collection with its records, and rebuilds it from them if asked to."""
 
         def work(checkpoint: Checkpoint) -> pb.CheckCollectionResponse:
-            name = request.collection_id
-            recorded = self._records.read(name)
-            if request.mend:
-                with suppress(NotFoundError):
-                    self._records.catch_up(self._index.describe(name))
-                recorded = self._records.read(name)
-            found = audit(self._index, recorded, checkpoint)
-            mended = request.mend and found.wrong
-            if mended:
-                mend(self._index, recorded, found, checkpoint)
-                # Read anew: sounds may have been indexed meanwhile.
-                mended = not audit(self._index, self._records.read(name), checkpoint).wrong
+            name, mended = request.collection_id, False
+            found = audit(self._index, self._records.read(name), checkpoint)
+            if request.mend and found.wrong:
+                with self._turns.alone(name, checkpoint):
+                    found, mended = self._mended(name, checkpoint)
             return pb.CheckCollectionResponse(
                 expected_points=found.expected,
                 missing_points=found.missing,
@@ -194,6 +200,18 @@ class QueryServicer(query_service_pb2_grpc.QueryServiceServicer):
             )
 
         return await _while_wanted(work)
+
+    def _mended(self, name: str, checkpoint: Checkpoint) -> tuple[Audit, bool]:
+        """What is wrong with a collection that nobody works on, and whether that is put right."""
+        with suppress(NotFoundError):
+            self._records.catch_up(self._index.describe(name))
+        recorded = self._records.read(name)
+        found = audit(self._index, recorded, checkpoint)
+        if not found.wrong:
+            return found, False
+        mend(self._index, recorded, found, checkpoint)
+        # Read anew: another process may have indexed sounds meanwhile.
+        return found, not audit(self._index, self._records.read(name), checkpoint).wrong
 
     @contextmanager
     def _known(self, name: str) -> Iterator[None]:

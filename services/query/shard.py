@@ -129,6 +129,11 @@ class FrameShard:
         if self._count is not None:
             self._count += len(frames)
 
+    def finished(self) -> bool:
+        """Whether the graph is built, or there are too few frames for one."""
+        kib = 4 * len(self._spec.feature_names) * self.count() >> 10
+        return kib < GRAPH_FROM_KIB or self._shard.info().indexed_vectors_count >= self.count()
+
     def finish(self) -> None:
         """Builds the graph; durable on return."""
         self._shard.optimize()

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import stat
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -30,14 +31,17 @@ from services.errors import (
 )
 from services.runtime.object_store.port import (
     BLOCK_BYTES,
+    Content,
     ObjectStore,
     StoredObject,
     checked_hash,
     checked_key,
     media_type_of,
     missing,
+    opened,
     taken,
 )
+from services.temporary import FULL
 
 # Unfinished writes live here; the name is reserved and no reader sees it.
 INCOMING = ".incoming"
@@ -46,7 +50,6 @@ HASH_ATTRIBUTE = "user.demiurge.sha256"
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, opening a named pipe would wait for ever.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_ATTRIBUTES = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES}
 
 _Signature = tuple[int, int, int, int, int]
@@ -67,7 +70,7 @@ class FolderStore(ObjectStore):
         self._remove_abandoned_writes()
 
     @override
-    def put(self, key: str, content: bytes | Path) -> StoredObject:
+    def put(self, key: str, content: Content) -> StoredObject:
         with (
             self._written(key, content) as (temporary, written),
             self._parent(key, create=True) as (folder, name),
@@ -81,7 +84,7 @@ class FolderStore(ObjectStore):
             return written
 
     @override
-    def put_new(self, key: str, content: bytes | Path) -> StoredObject:
+    def put_new(self, key: str, content: Content) -> StoredObject:
         with (
             self._written(key, content) as (temporary, written),
             self._parent(key, create=True) as (folder, name),
@@ -185,12 +188,11 @@ class FolderStore(ObjectStore):
                 yield checked_key(key)
 
     @contextmanager
-    def _written(self, key: str, content: bytes | Path) -> Iterator[tuple[Path, StoredObject]]:
+    def _written(self, key: str, content: Content) -> Iterator[tuple[Path, StoredObject]]:
         """A synced temporary file of the content, gone afterwards, and what it will be known as."""
         _own_key(key)
-        source: BinaryIO = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
         temporary = self._root / INCOMING / uuid.uuid4().hex
-        with source, self._reachable(key):
+        with opened(content) as source, self._reachable(key):
             try:
                 digest = hashlib.sha256()
                 with temporary.open("xb") as target:
@@ -311,7 +313,7 @@ class FolderStore(ObjectStore):
                 raise ObjectKeyError(
                     f"{key!r} has a part too long for a file name", culprit=key
                 ) from error
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 raise StorageFullError(
                     f"{key}: the object store at {self._root} is full: make room there, "
                     "or move it to a larger disk and set DEMIURGE_STORE",
@@ -354,6 +356,13 @@ def _digest(file: io.BufferedReader) -> str:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0)
     return digest
+
+
+def records_hashes(folder: Path) -> bool:
+    """Whether a hash can be recorded with the files of a folder; tried with an unnamed one."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        _record(file, "0" * 64)
+        return bool(_recorded(file))
 
 
 def _record(file: BinaryIO, sha256: str) -> None:

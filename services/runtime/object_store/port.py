@@ -1,11 +1,12 @@
 """The object store: one bucket of immutable, hashed objects, behind one port."""
 
+import io
 import mimetypes
 import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,8 @@ from services.errors import ConflictError, CorruptObjectError, NotFoundError, Ob
 
 MAX_KEY_BYTES = 1024
 BLOCK_BYTES = 1 << 20
+File = io.BytesIO | io.BufferedReader | io.BufferedRandom
+Content = bytes | Path | File
 # Python's own table depends on the machine's and says audio/x-wav.
 MEDIA_TYPES = {
     ".flac": "audio/flac",
@@ -79,11 +82,14 @@ class ObjectStore(ABC):
     """
 
     @abstractmethod
-    def put(self, key: str, content: bytes | Path) -> StoredObject:
-        """Stores bytes, or the content of a file, atomically; replaces what was there."""
+    def put(self, key: str, content: Content) -> StoredObject:
+        """Stores bytes, or all that is in a file, atomically; replaces what was there.
+
+        The file may be open, which temporary ones without names are: it is read from its beginning.
+        """
 
     @abstractmethod
-    def put_new(self, key: str, content: bytes | Path) -> StoredObject:
+    def put_new(self, key: str, content: Content) -> StoredObject:
         """Like put, but the name is taken for good.
 
         The same content again changes nothing, unless the stored bytes have rotted since: then they
@@ -154,6 +160,18 @@ def checked_hash(key: str, actual: str, *, recorded: str, wanted: str = "") -> N
             "put the former content back, or start anew with this one",
             culprit=key,
         )
+
+
+@contextmanager
+def opened(content: Content) -> Iterator[File]:
+    """What is to be stored, as a file that stands at its beginning."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            yield file
+        return
+    file_like = io.BytesIO(content) if isinstance(content, bytes) else content
+    file_like.seek(0)
+    yield file_like
 
 
 def missing(key: str) -> NotFoundError:

@@ -7,13 +7,11 @@ where it has none, each writer reads again after it has written, and learns if a
 
 import hashlib
 import io
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from typing_extensions import Buffer, override
@@ -23,7 +21,6 @@ from services.errors import (
     CorruptObjectError,
     NotFoundError,
     ObjectKeyError,
-    StorageFullError,
     UnavailableError,
 )
 from services.runtime.object_store.bucket import (
@@ -33,16 +30,20 @@ from services.runtime.object_store.bucket import (
     EmptyRange,
 )
 from services.runtime.object_store.port import (
+    Content,
+    File,
     ObjectStore,
     StoredObject,
     checked_hash,
     checked_key,
     media_type_of,
     missing,
+    opened,
     taken,
 )
-from services.runtime.object_store.s3_upload import HASH_HEADER, Source, upload
+from services.runtime.object_store.s3_upload import HASH_HEADER, upload
 from services.runtime.settings import S3Settings
+from services.temporary import temporary_file, temporary_room
 
 PIECE_BYTES = 8 << 20
 PARTIAL = 206
@@ -85,14 +86,14 @@ class S3Store(ObjectStore):
         self._hashes: dict[str, tuple[str, str]] = {}
 
     @override
-    def put(self, key: str, content: bytes | Path) -> StoredObject:
-        with _source(content) as source:
+    def put(self, key: str, content: Content) -> StoredObject:
+        with opened(content) as source:
             return self._written(key, source, {})
 
     @override
-    def put_new(self, key: str, content: bytes | Path) -> StoredObject:
+    def put_new(self, key: str, content: Content) -> StoredObject:
         name = self._name(key)
-        with _source(content) as source:
+        with opened(content) as source:
             wanted = hashlib.file_digest(source, "sha256").hexdigest()
             for _ in range(ATTEMPTS):
                 with suppress(NotFoundError):
@@ -131,9 +132,10 @@ class S3Store(ObjectStore):
             return
         # Beyond one piece on disk: what was checked is what is handed out, whatever comes after.
         size = self._facts(key).size_bytes
-        with io.BytesIO() if size <= PIECE_BYTES else tempfile.TemporaryFile() as target:
+        with io.BytesIO() if size <= PIECE_BYTES else temporary_file(key) as target:
             self._fetch(key, target, sha256)
-            target.seek(0)
+            with temporary_room(key):
+                target.seek(0)
             yield target
 
     @override
@@ -215,7 +217,7 @@ class S3Store(ObjectStore):
             raise missing(key) from None
         return _facts(answer.headers, int(answer.headers.get("content-length", 0)))
 
-    def _written(self, key: str, source: Source, condition: Mapping[str, str]) -> StoredObject:
+    def _written(self, key: str, source: File, condition: Mapping[str, str]) -> StoredObject:
         source.seek(0)
         media_type = media_type_of(key)
         sha256, size = upload(self._bucket, self._name(key), source, media_type, condition)
@@ -234,7 +236,8 @@ class S3Store(ObjectStore):
                     digest.update(block)
                     done += len(block)
                     if target:
-                        _write(target, block)
+                        with temporary_room(key):
+                            target.write(block)
                     if done >= facts.size_bytes:
                         break
                     block = self._next_piece(key, facts, done)
@@ -309,22 +312,6 @@ def _there(stat: Future[StoredObject]) -> Iterator[StoredObject]:
     # Deleted meanwhile: then it is not there.
     with suppress(NotFoundError):
         yield stat.result()
-
-
-def _source(content: bytes | Path) -> Source:
-    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
-
-
-def _write(target: BinaryIO, block: bytes) -> None:
-    try:
-        target.write(block)
-    except OSError as error:
-        folder = tempfile.gettempdir()
-        raise StorageFullError(
-            f"{folder}, where objects are held while they are read, takes no more "
-            f"({error.strerror}): make room there, or set TMPDIR to a folder on a larger disk",
-            culprit=folder,
-        ) from error
 
 
 def _keeps_changing(key: str) -> UnavailableError:

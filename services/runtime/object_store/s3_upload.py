@@ -1,21 +1,20 @@
 """Uploads to S3: small content in one request, large in parts that become one object at the end."""
 
 import hashlib
-import io
 from collections.abc import Mapping
 from contextlib import suppress
 from xml.etree import ElementTree as ET
 
 from services.errors import ConflictError, DemiurgeError
 from services.runtime.object_store.bucket import Bucket
+from services.runtime.object_store.port import File
 
 PART_BYTES = 16 << 20
-Source = io.BytesIO | io.BufferedReader
 HASH_HEADER = "x-amz-meta-demiurge-sha256"
 
 
 def upload(
-    bucket: Bucket, name: str, source: Source, media_type: str, condition: Mapping[str, str]
+    bucket: Bucket, name: str, source: File, media_type: str, condition: Mapping[str, str]
 ) -> tuple[str, int]:
     """Stores what `source` holds from where it stands; its SHA-256 and size.
 
@@ -52,7 +51,7 @@ def upload(
 
 
 def _send_parts(
-    bucket: Bucket, name: str, upload_id: str, source: Source, sha256: str
+    bucket: Bucket, name: str, upload_id: str, source: File, sha256: str
 ) -> tuple[list[str], int]:
     """The parts' entity tags in order, and the size of all."""
     digest = hashlib.sha256()

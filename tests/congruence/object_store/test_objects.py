@@ -1,5 +1,6 @@
 """One suite for every object store: what one does, all do."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,14 @@ def test_what_was_put_is_read_by_everyone(
 def test_a_file_is_put_like_its_bytes(store: ObjectStore, tmp_path: Path) -> None:
     source = tmp_path / "source.flac"
     source.write_bytes(b"sound")
-    assert store.put("audio/a/x.flac", source) == store.put("audio/a/x.flac", b"sound")
+    stored = store.put("audio/a/x.flac", b"sound")
+    assert store.put("audio/a/x.flac", source) == stored
+    with tempfile.TemporaryFile() as nameless:
+        nameless.write(b"sound")
+        assert store.put("audio/a/x.flac", nameless) == stored
+        assert store.put_new("audio/a/x.flac", nameless) == stored
+        assert store.put_new("audio/b/x.flac", nameless).sha256 == stored.sha256
+    assert store.read("audio/b/x.flac") == b"sound"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.descriptor.spool import BLOCK_FRAMES, Spool, in_temporary_files
-from services.errors import CancelledError, StorageFullError
+from services.descriptor.spool import BLOCK_FRAMES, Spool
+from services.errors import CancelledError
 
 
 def frames(count: int, features: int = 3) -> np.ndarray:
@@ -72,19 +72,3 @@ def test_the_checkpoint_ends_writing_and_reading(left_at: int) -> None:
         list(work())
 
     assert calls == left_at
-
-
-def test_a_full_disk_says_where_room_is_needed() -> None:
-    with (
-        pytest.raises(StorageFullError, match="TMPDIR") as caught,
-        in_temporary_files(),
-        Path("/dev/full").open("wb") as full,
-    ):
-        full.write(b"x")
-
-    assert caught.value.culprit == tempfile.gettempdir()
-
-
-def test_other_errors_of_files_pass_as_they_are(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), in_temporary_files():
-        (tmp_path / "nothing").open("rb")
