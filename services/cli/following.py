@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # A gateway that starts anew is back within this.
 PATIENCE_SECONDS = 120.0
 PAUSE_SECONDS = 1.0
+# Of a run within one stage; whatever ends the gateway each time, then, is this run.
+INTERRUPTIONS = 5
 CANCEL_SECONDS = 10.0
 
 
@@ -50,13 +52,15 @@ def follow(client: Client, spec: "RunSpec", progress: Progress) -> "Run":
 def states(client: Client, spec: "RunSpec", run: "Run", progress: Progress) -> "Iterator[Run]":
     """The run as it goes, and last as it ended, though the gateway be away for a while meanwhile.
 
-    A run that the gateway left interrupted is created again.
+    A run that the gateway left interrupted is created again, ever later. Raises DemiurgeError, with
+    the run's own words, if that happens too often before another stage is finished.
     """
     from demiurge.gateway.v1.gateway_service_pb2 import CreateRunRequest, WatchRunRequest
 
     from services.runtime.status import remote_errors
 
     heard, waiting = time.monotonic(), False
+    interruptions, furthest = 0, _finished(run)
     while True:
         try:
             with remote_errors():
@@ -66,9 +70,18 @@ def states(client: Client, spec: "RunSpec", run: "Run", progress: Progress) -> "
                     run = message.run
                     if not _interrupted(run):
                         heard, waiting = time.monotonic(), False
+                        if _finished(run) > furthest:
+                            interruptions, furthest = 0, _finished(run)
                         yield run
             if not _interrupted(run):
                 return
+            interruptions += 1
+            if interruptions == INTERRUPTIONS:
+                raise DemiurgeError(
+                    f"run {run.id} was interrupted {interruptions} times without finishing another "
+                    f"stage; see the gateway's log for why: {run.failure.message}",
+                    culprit=run.id,
+                )
         except UnavailableError as error:
             away = time.monotonic() - heard
             if away > PATIENCE_SECONDS:
@@ -80,11 +93,17 @@ def states(client: Client, spec: "RunSpec", run: "Run", progress: Progress) -> "
             if not waiting:
                 progress.say(f"waiting for the gateway: {error.message}")
             waiting = True
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(PAUSE_SECONDS * 2**interruptions)
 
 
 def _interrupted(run: "Run") -> bool:
     return run.failure.reason == "INTERRUPTED"
+
+
+def _finished(run: "Run") -> int:
+    from demiurge.gateway.v1.gateway_service_pb2 import State
+
+    return sum(stage.state == State.STATE_SUCCEEDED for stage in run.stages)
 
 
 def show(run: "Run", progress: Progress) -> None:
