@@ -304,3 +304,57 @@ def test_the_graph_that_was_left_out_is_built_when_it_is_asked_for(folder: Path)
         index.publish("birds", skip_graph=skip_graph)
         index.close()
         assert indexed_vectors() == indexed
+
+
+def test_what_writes_nothing_needs_no_room(
+    folder: Path, index: EdgeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.zeros((3, 2), np.float32)
+    index.create("birds", SPEC)
+    index.add("birds", source("wren.wav"), frames)
+    index.publish("birds", "latest")
+    size = shutil.disk_usage(folder)
+    # Taken for full: a file system is filled for good in the tests of trouble.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: size._replace(free=1 << 20))
+
+    assert index.create("birds", SPEC).published
+    assert index.add("birds", source("wren.wav"), frames) == 3
+    assert index.publish("birds", "latest").published
+    assert index.publish("birds", skip_graph=True).published
+
+    with pytest.raises(StorageFullError, match="is full"):
+        index.create("bats", SPEC)
+    assert [collection.id for collection in index.list()] == ["birds"]
+
+
+def test_a_sound_and_a_graph_need_room(
+    folder: Path, index: EdgeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.create("birds", SPEC)
+    index.add("birds", source("wren.wav"), np.zeros((3, 2), np.float32))
+    size = shutil.disk_usage(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: size._replace(free=1 << 20))
+
+    with pytest.raises(StorageFullError, match="is full"):
+        index.add("birds", source("owl.wav"), np.zeros((3, 2), np.float32))
+    with pytest.raises(StorageFullError, match="is full"):
+        index.publish("birds")
+
+    assert index.publish("birds", skip_graph=True).point_count == 3
+
+
+def test_a_damaged_collection_that_was_never_complete_is_begun_anew(folder: Path) -> None:
+    frames = np.arange(6, dtype=np.float32).reshape(3, 2)
+    index = EdgeIndex(folder)
+    index.create("birds", SPEC)
+    index.add("birds", source("wren.wav"), frames)
+    index.close()
+    [shard] = (folder / "shards").iterdir()
+    shutil.rmtree(shard)
+    shard.mkdir()
+
+    index = EdgeIndex(folder)
+    assert index.create("birds", SPEC).point_count == 0
+    index.add("birds", source("wren.wav"), frames)
+    assert index.publish("birds").point_count == 3
+    index.close()
