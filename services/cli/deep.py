@@ -21,10 +21,12 @@ _AGAIN = "resume the run that needs it (the same `demiurge run`), or `demiurge i
 def look_deep(*, mend: bool) -> list[Finding]:
     """Everything looked at; what can be mended is, if `mend`."""
     from services.cli.connection import connect
-    from services.runtime.object_store.opening import open_store
+    from services.runtime.object_store.opening import open_store, store_is_there
     from services.runtime.settings import RuntimeSettings, load
 
     runtime = load(RuntimeSettings)
+    if not store_is_there(runtime):
+        return [Finding("store", f"{runtime.store}: there is none yet")]
     findings = [Finding("store", runtime.store)]
     with Progress() as progress:
         store = open_store(runtime)

@@ -3,7 +3,9 @@
 import importlib.util
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,6 +106,7 @@ def _settings() -> Iterator[Finding]:
         return
     yield Finding("settings", "readable")
     yield _store(runtime)
+    yield from _hashes(runtime)
     from services.query.settings import QuerySettings
 
     try:
@@ -125,27 +128,46 @@ def _settings() -> Iterator[Finding]:
 
 def _store(runtime: "RuntimeSettings") -> Finding:
     from services.errors import ConfigurationError, DemiurgeError
-    from services.runtime.object_store.opening import folder_of, open_store
+    from services.runtime.object_store.opening import folder_of, store_is_there
 
     try:
         folder = folder_of(runtime)
         if folder:
             return _folder("store", folder)
-        open_store(runtime)
+        there = store_is_there(runtime)
     except ConfigurationError as error:
         return Finding("store", error.message, f"mend or unset {error.culprit}")
     except DemiurgeError as error:
         return Finding("store", error.message, "mend the DEMIURGE_S3_ variables, or the server")
-    return Finding("store", f"{runtime.store}, reachable")
+    state = "reachable" if there else "reachable; its bucket is made when it is first used"
+    return Finding("store", f"{runtime.store}, {state}")
+
+
+def _hashes(runtime: "RuntimeSettings") -> Iterator[Finding]:
+    """Whether the store's folder, where it is one, can record with each object what it holds."""
+    from services.errors import ConfigurationError
+    from services.runtime.object_store.folder import records_hashes
+    from services.runtime.object_store.opening import folder_of
+
+    with suppress(ConfigurationError, OSError):  # told above
+        folder = folder_of(runtime)
+        if folder and not records_hashes(_existing(folder)):
+            found = (
+                f"{folder}: its filesystem has no extended attributes, so no hashes are recorded "
+                "there, and damage is noticed only where a record names the hash"
+            )
+            yield Finding("hashes", found, mark="unknown")
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _folder(subject: str, folder: Path) -> Finding:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = _existing(folder)
     try:
         free = shutil.disk_usage(existing).free
-        probe = existing / ".demiurge-doctor"
-        probe.write_bytes(b"")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         return Finding(subject, f"{folder}: {error.strerror}", "choose a folder you may write to")
     found = f"{folder}, {free / GIBIBYTE:.0f} GiB free"
@@ -155,11 +177,15 @@ def _folder(subject: str, folder: Path) -> Finding:
 def _stored_models() -> Iterator[Finding]:
     from services.errors import DemiurgeError
     from services.runtime.model_store import FAMILIES, ModelStore
-    from services.runtime.object_store.opening import open_store
+    from services.runtime.object_store.opening import open_store, store_is_there
     from services.runtime.settings import RuntimeSettings, load
 
     try:
-        models = ModelStore(open_store(load(RuntimeSettings)))
+        runtime = load(RuntimeSettings)
+        if not store_is_there(runtime):
+            yield Finding("models", "none, there is no store yet")
+            return
+        models = ModelStore(open_store(runtime))
         counts = [f"{sum(1 for _ in models.list(family))} {family}" for family in FAMILIES]
     except DemiurgeError as error:
         yield Finding("models", error.message, "see the lines above")

@@ -28,6 +28,7 @@ from services.errors import (
     ConfigurationError,
     ConflictError,
     DemiurgeError,
+    NotFoundError,
     ObjectKeyError,
     StorageFullError,
     UnauthenticatedError,
@@ -102,10 +103,11 @@ class Bucket:
     """A bucket, made if it is not there; `prefix` is all that is asked of it.
 
     Keys are the server's own, prefix and all.
-    Raises ConfigurationError, naming the variable, for settings that cannot work.
+    Raises ConfigurationError, naming the variable, for settings that cannot work, and NotFoundError
+    for a bucket that is not there and not to be made.
     """
 
-    def __init__(self, name: str, prefix: str, settings: S3Settings) -> None:
+    def __init__(self, name: str, prefix: str, settings: S3Settings, *, make: bool = True) -> None:
         self.name = name
         self._endpoint = settings.endpoint.rstrip("/")
         secure = self._endpoint.startswith("https://")
@@ -130,7 +132,7 @@ class Bucket:
             check_bucket_name(name)
         except ValueError as error:
             raise _wrong("DEMIURGE_STORE", f"s3://{name}: {error}") from None
-        self._make_if_missing(prefix)
+        self._find(prefix, make=make)
 
     def request(
         self,
@@ -189,7 +191,7 @@ class Bucket:
                 if name and number and begun and begun < oldest:
                     self.request("DELETE", name, query={"uploadId": number})
 
-    def _make_if_missing(self, prefix: str) -> None:
+    def _find(self, prefix: str, *, make: bool) -> None:
         try:
             with self._answers(self.name):
                 # Unlike a question for the bucket's head, this one is answered with a reason.
@@ -201,6 +203,8 @@ class Bucket:
         except UnavailableError as error:
             if _code(error) != "NoSuchBucket":
                 raise
+            if not make:
+                raise NotFoundError(f"there is no bucket {self.name}", culprit=self.name) from None
             self._make()
         else:
             if not self.told(answer, self.name).tag.endswith("ListBucketResult"):

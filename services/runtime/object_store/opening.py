@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from services.errors import ConfigurationError
-from services.runtime.object_store.folder import FolderStore
+from services.errors import ConfigurationError, NotFoundError
+from services.runtime.object_store.folder import INCOMING, FolderStore
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.settings import RuntimeSettings, S3Settings, load
 
@@ -44,13 +44,34 @@ def open_store(runtime: RuntimeSettings) -> ObjectStore:
     # Starting takes a tenth of a second longer with it.
     from services.runtime.object_store.s3 import S3Store  # noqa: PLC0415
 
+    bucket, prefix = _bucket_of(runtime)
+    return S3Store(bucket, prefix, load(S3Settings))
+
+
+def store_is_there(runtime: RuntimeSettings) -> bool:
+    """Whether opening the store would find it, and not make it; raises as open_store does."""
+    folder = folder_of(runtime)
+    if folder:
+        return (folder / INCOMING).is_dir()
+    from services.runtime.object_store.bucket import Bucket  # noqa: PLC0415
+
+    bucket, prefix = _bucket_of(runtime)
+    try:
+        Bucket(bucket, f"{prefix}/" if prefix else "", load(S3Settings), make=False)
+    except NotFoundError:
+        return False
+    return True
+
+
+def _bucket_of(runtime: RuntimeSettings) -> tuple[str, str]:
+    """The bucket and the prefix, "" for none, that s3://… names."""
     bucket, _, prefix = runtime.store.removeprefix(S3).partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise _wrong(
             f"{runtime.store}: a bucket's name is 3 to 63 lower-case letters, digits, dots and "
             "hyphens, with a letter or digit at both ends, as in s3://our-lab"
         )
-    return S3Store(bucket, prefix.rstrip("/"), load(S3Settings))
+    return bucket, prefix.rstrip("/")
 
 
 def _wrong(what: str) -> ConfigurationError:
