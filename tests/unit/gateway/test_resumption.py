@@ -1,7 +1,7 @@
 """Interrupted runs are taken up, without end if nobody asked, and without haste."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -9,8 +9,6 @@ import pytest
 from services.errors import StorageFullError, UnavailableError
 from services.gateway import resumption
 from services.gateway.resumption import Found, Resumption
-
-TakeUp = Callable[[str], Awaitable[Found]]
 
 
 @pytest.fixture(autouse=True)
@@ -20,37 +18,46 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resumption, "LONGEST_REST_SECONDS", 0.08)
 
 
-def answering(found: Found | Exception, moments: list[float]) -> TakeUp:
-    """What takes runs up notes when, and answers `found`."""
+class Attempts:
+    """Takes runs up: notes when, answers `found`, and tells once there were `enough`."""
 
-    async def take_up(name: str) -> Found:
-        moments.append(asyncio.get_running_loop().time())
-        if isinstance(found, Exception):
-            raise found
-        return found
+    def __init__(self, found: Found | Exception, enough: int = 1) -> None:
+        self.found = found
+        self.enough = enough
+        self.moments: list[float] = []
+        self.done = asyncio.Event()
 
-    return take_up
+    async def __call__(self, _: str) -> Found:
+        self.moments.append(asyncio.get_running_loop().time())
+        if len(self.moments) == self.enough:
+            self.done.set()
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+    def has_room(self) -> bool:
+        return not self.done.is_set()
 
 
-async def none_followed(work: Resumption, name: str = "run-1") -> None:
-    async with asyncio.timeout(30):
-        while work.expects(name):
-            await asyncio.sleep(0.001)
+async def searched(work: Resumption, enough: asyncio.Event) -> None:
+    work.search()
+    await asyncio.wait_for(enough.wait(), 60)
+    work.stop()
+
+
+async def followed(work: Resumption) -> None:
+    assert work._following
+    await asyncio.wait_for(work._following, 60)
 
 
 @pytest.mark.parametrize("found", [Found.INTERRUPTED, StorageFullError("full")])
 async def test_a_run_that_is_interrupted_again_and_again_is_taken_up_ever_more_rarely(
     found: Found | Exception,
 ) -> None:
-    moments: list[float] = []
-    work = Resumption(lambda: ["run-1"], answering(found, moments), lambda: True)
-    work.search()
-    async with asyncio.timeout(60):
-        while len(moments) < 6:
-            await asyncio.sleep(0.01)
-    work.stop()
+    attempts = Attempts(found, enough=6)
+    await searched(Resumption(lambda: ["run-1"], attempts, lambda: True), attempts.done)
 
-    rests = [later - earlier for earlier, later in pairwise(moments)]
+    rests = [later - earlier for earlier, later in pairwise(attempts.moments)]
     for rest, least in zip(rests, (0.01, 0.02, 0.04, 0.08, 0.08), strict=False):
         assert rest >= 0.9 * least
 
@@ -70,24 +77,18 @@ async def test_a_run_that_cannot_be_taken_up_does_not_keep_others_from_it() -> N
         return Found.INTERRUPTED
 
     work = Resumption(lambda: names, take_up, lambda: True)
-    work.search()
-    await asyncio.wait_for(all_taken.wait(), 30)
-    work.stop()
+    await searched(work, all_taken)
 
 
 async def test_what_is_at_work_is_looked_at_each_time_and_others_wait_for_room() -> None:
-    asked: list[float] = []
-    take_up = answering(Found.AT_WORK, asked)
-    room = 7
-    work = Resumption(lambda: ["a", "b", "c"], take_up, lambda: len(asked) < room)
+    attempts = Attempts(Found.AT_WORK, enough=7)
+    work = Resumption(lambda: ["a", "b", "c"], attempts, attempts.has_room)
     work.search()
-    async with asyncio.timeout(30):
-        while len(asked) < room:
-            await asyncio.sleep(0.01)
+    await asyncio.wait_for(attempts.done.wait(), 60)
     await asyncio.sleep(0.05)
     work.stop()
 
-    assert len(asked) == room
+    assert len(attempts.moments) == 7
 
 
 async def test_a_store_that_is_away_does_not_end_the_search() -> None:
@@ -104,14 +105,14 @@ async def test_a_store_that_is_away_does_not_end_the_search() -> None:
         return Found.INTERRUPTED
 
     work = Resumption(unended, take_up, lambda: True)
-    work.search()
-    await asyncio.wait_for(taken.wait(), 30)
-    work.stop()
+    await searched(work, taken)
 
 
 @pytest.mark.parametrize("last", [Found.INTERRUPTED, Found.ENDED])
 async def test_a_run_is_followed_until_it_is_taken_up_or_ends(last: Found) -> None:
-    answers = iter([Found.AT_WORK, UnavailableError("away"), Found.AT_WORK, last])
+    answers: Iterator[Found | Exception] = iter(
+        [Found.AT_WORK, UnavailableError("away"), Found.AT_WORK, last]
+    )
 
     async def take_up(name: str) -> Found:
         found = next(answers)
@@ -119,21 +120,22 @@ async def test_a_run_is_followed_until_it_is_taken_up_or_ends(last: Found) -> No
             raise found
         return found
 
-    work = Resumption(lambda: [], take_up, lambda: False)
+    work = Resumption(list, take_up, lambda: False)
     work.follow("run-1")
-    await none_followed(work)
+    await followed(work)
 
     assert next(answers, None) is None
 
 
 async def test_who_asked_for_a_run_that_cannot_be_taken_up_is_told_so_in_the_end() -> None:
-    moments: list[float] = []
-    full = answering(StorageFullError("full"), moments)
-    work = Resumption(lambda: [], full, lambda: True)
-    for attempts in (resumption.ATTEMPTS, 2 * resumption.ATTEMPTS):
+    attempts = Attempts(StorageFullError("full"))
+    work = Resumption(list, attempts, lambda: True)
+    for total in (resumption.ATTEMPTS, 2 * resumption.ATTEMPTS):
         work.follow("run-1")
-        await none_followed(work)
-        assert len(moments) == attempts
+        assert work.expects("run-1")
+        await followed(work)
+        assert not work.expects("run-1")
+        assert len(attempts.moments) == total
 
 
 async def test_a_run_that_is_asked_for_while_another_is_followed_is_followed_too() -> None:
@@ -143,11 +145,10 @@ async def test_a_run_that_is_asked_for_while_another_is_followed_is_followed_too
         asked.append(name)
         return Found.ENDED if len(asked) > 8 else Found.AT_WORK
 
-    work = Resumption(lambda: [], take_up, lambda: True)
+    work = Resumption(list, take_up, lambda: True)
     work.follow("run-1")
     await asyncio.sleep(0.01)
     work.follow("run-2")
-    await none_followed(work)
-    await none_followed(work, "run-2")
+    await followed(work)
 
     assert set(asked) == {"run-1", "run-2"}
