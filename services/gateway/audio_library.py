@@ -52,7 +52,7 @@ class AudioLibrary:
         rest = (key for key in self._store.keys(prefix) if key > after)
         # Only what is shown is hashed. One more than that tells whether there is more.
         page = list(islice(rest, size + 1))
-        files = [ref_to_message(self._store.stat(key)) for key in page[:size]]
+        files = [ref_to_message(found) for found in self._store.stats(page[:size]) if found]
         return files, page[size - 1] if len(page) > size else ""
 
     def upload(self, database: str, file_name: str, sha256: str) -> "Upload":

@@ -1,12 +1,12 @@
 """Whether what a message tells of is still there: markers outlive objects that someone deleted."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from demiurge.audio.v1.audio_pb2 import ObjectRef
 from google.protobuf.message import Message
 
 from services.errors import CorruptObjectError, NotFoundError
-from services.runtime.object_store.port import ObjectStore, StoredObject
+from services.runtime.object_store.port import ObjectStore
 
 
 def references(message: Message) -> Iterator[ObjectRef]:
@@ -28,12 +28,13 @@ def objects_stand(
 
     Its word is taken for the content unless all of it is to be `read`.
     """
-    look = store.verify if read else store.stat
-    return all(_stands(look, reference) for reference in references)
-
-
-def _stands(look: Callable[[str], StoredObject], reference: ObjectRef) -> bool:
+    wanted = list(references)
+    keys = [reference.key for reference in wanted]
     try:
-        return look(reference.key).sha256 == reference.sha256
+        found = map(store.verify, keys) if read else store.stats(keys)
+        return all(
+            there is not None and there.sha256 == reference.sha256
+            for there, reference in zip(found, wanted, strict=True)
+        )
     except (NotFoundError, CorruptObjectError):
         return False

@@ -5,8 +5,8 @@ import mimetypes
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -129,10 +129,22 @@ class ObjectStore(ABC):
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """The objects whose keys begin with `prefix`, in the order of their keys."""
-        for key in self.keys(prefix):
-            # Deleted meanwhile: then it is not there.
-            with suppress(NotFoundError):
-                yield self.stat(key)
+        # Deleted meanwhile: then it is not there.
+        return (found for found in self.stats(self.keys(prefix)) if found)
+
+    def stats(self, keys: Iterable[str]) -> Iterator[StoredObject | None]:
+        """What stat says of each key, in the order of `keys`; None where there is no object.
+
+        A store that is far away is asked for several at a time.
+        """
+        return map(self.found, keys)
+
+    def found(self, key: str) -> StoredObject | None:
+        """What stat says; None if there is no such object."""
+        try:
+            return self.stat(key)
+        except NotFoundError:
+            return None
 
     @abstractmethod
     def delete(self, key: str) -> None:

@@ -8,7 +8,7 @@ where it has none, each writer reads again after it has written, and learns if a
 import hashlib
 import io
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ from services.temporary import temporary_file, temporary_room
 PIECE_BYTES = 8 << 20
 PARTIAL = 206
 ATTEMPTS = 5
-WORKERS = 8
+WORKERS = 16
 ONLY_NEW = {"If-None-Match": "*"}
 
 
@@ -175,15 +175,19 @@ class S3Store(ObjectStore):
                 yield checked_key(name.removeprefix(self._prefix))
 
     @override
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        waiting: deque[Future[StoredObject]] = deque()
-        with ThreadPoolExecutor(WORKERS, "demiurge-s3-list") as pool:
-            for key in self.keys(prefix):
-                waiting.append(pool.submit(self.stat, key))
+    def stats(self, keys: Iterable[str]) -> Iterator[StoredObject | None]:
+        waiting: deque[Future[StoredObject | None]] = deque()
+        pool = ThreadPoolExecutor(WORKERS, "demiurge-s3-stats")
+        try:
+            for key in keys:
+                waiting.append(pool.submit(self.found, key))
                 if len(waiting) > 2 * WORKERS:
-                    yield from _there(waiting.popleft())
+                    yield waiting.popleft().result()
             while waiting:
-                yield from _there(waiting.popleft())
+                yield waiting.popleft().result()
+        finally:
+            # Whoever has seen enough waits for nothing that has not begun.
+            pool.shutdown(cancel_futures=True)
 
     @override
     def delete(self, key: str) -> None:
@@ -306,12 +310,6 @@ def _facts(headers: Mapping[str, str], size_bytes: int) -> Facts:
 def _known(key: str, sha256: str, facts: Facts) -> StoredObject:
     recorded = bool(facts.sha256)
     return StoredObject(key, sha256, facts.size_bytes, media_type_of(key), recorded=recorded)
-
-
-def _there(stat: Future[StoredObject]) -> Iterator[StoredObject]:
-    # Deleted meanwhile: then it is not there.
-    with suppress(NotFoundError):
-        yield stat.result()
 
 
 def _keeps_changing(key: str) -> UnavailableError:

@@ -134,6 +134,17 @@ def test_lists_are_in_the_order_of_keys_and_begin_with_the_prefix(store: ObjectS
         list(store.list("../"))
 
 
+def test_many_are_asked_for_at_once_and_answered_in_their_order(store: ObjectStore) -> None:
+    keys = [f"a/{number:02}" for number in range(50, 0, -1)]
+    stored = [store.put(key, key.encode()) for key in keys]
+    store.delete(keys[7])
+    assert list(store.stats(keys)) == [*stored[:7], None, *stored[8:]]
+    assert list(store.stats([])) == []
+    assert next(iter(store.stats(iter([*keys, "../x"])))) == stored[0]
+    with pytest.raises(ObjectKeyError):
+        list(store.stats([keys[0], "../x"]))
+
+
 def test_deleting_is_free_to_repeat(store: ObjectStore) -> None:
     store.put("a/b", b"1")
     store.delete("a/b")

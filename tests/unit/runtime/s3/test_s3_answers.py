@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import threading
 
 import pytest
 
@@ -11,6 +12,9 @@ from services.errors import (
     StorageFullError,
     UnavailableError,
 )
+from services.gateway.audio_library import AudioLibrary
+from services.gateway.standing import objects_stand
+from services.runtime.messages import ref_to_message
 from services.runtime.object_store import bucket as bucket_module
 from services.runtime.object_store import s3_upload
 from services.runtime.object_store.s3 import S3Store
@@ -106,6 +110,24 @@ def test_a_bit_that_flips_on_the_way_is_found(
         with pytest.raises(CorruptObjectError, match="a: the stored bytes do not fit"):
             behind.read("a")
     assert store.read("a") == content
+
+
+def test_a_page_and_the_objects_of_a_stage_are_asked_for_side_by_side(
+    seaweed: Seaweed, settings: S3Settings, prefix: str, store: S3Store
+) -> None:
+    stored = [ref_to_message(store.put(f"audio/a/{number}.wav", b"1")) for number in range(8)]
+    # Were they asked for one after the other, the first would wait for the others in vain.
+    together = threading.Barrier(8)
+
+    def hold(request: Request) -> None:
+        if request.method == "HEAD":
+            together.wait(timeout=20)
+
+    with relay(seaweed.endpoint, hold) as endpoint:
+        behind = S3Store(BUCKET, prefix, settings.model_copy(update={"endpoint": endpoint}))
+        page, _ = AudioLibrary(behind, max_upload_bytes=1).page("a", "", 8)
+        assert page == stored
+        assert objects_stand(behind, stored)
 
 
 def test_a_server_without_conditional_writes_is_written_to_without(
