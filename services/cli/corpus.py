@@ -45,7 +45,9 @@ def recordings(folder: Path) -> list[Recording]:
     from services.audio.reading import AUDIO_EXTENSIONS, is_audio_name
 
     if not folder.is_dir():
-        raise NotFoundError(f"{folder} is not a folder", culprit=str(folder))
+        raise NotFoundError(
+            f"{folder} is not a folder: give one of recordings", culprit=str(folder)
+        )
     found: list[Recording] = []
     taken: set[str] = set()
     for path in sorted(folder.rglob("*")):

@@ -108,8 +108,13 @@ def run(
     from demiurge.gateway.v1 import gateway_service_pb2 as pb
     from demiurge.playback.v1.playback_service_pb2 import RenderSettings
 
+    from services.cli.beforehand import (
+        check_models,
+        check_output,
+        check_recordings,
+        refuse_training_for,
+    )
     from services.cli.connection import connect
-    from services.cli.corpus import recordings
     from services.cli.crew import train_all
     from services.cli.following import fetch, follow
     from services.cli.progress import Progress
@@ -118,20 +123,27 @@ def run(
     from services.errors import InvalidInputError
     from services.runtime.settings import RuntimeSettings, load
 
+    runtime = load(RuntimeSettings)
+    elsewhere = runtime.gateway_address
+    ids = {"predictor": predictor}
+    if not direct:
+        ids |= {"melgan": melgan, "unagan": unagan}
+    missing = [family for family, model_id in ids.items() if not model_id]
+    if elsewhere and missing:
+        raise refuse_training_for(elsewhere, missing)
     if recorded is None and (direct or not (unagan and melgan)):
         raise InvalidInputError("give --recorded FOLDER, or the ids of --unagan and --melgan")
-    recordings(prediction)  # an empty folder is better known before anything is trained
-    orders = [] if predictor else [Order("predictor", prediction, preset, seed)]
-    if recorded is not None and not direct:
-        given = {"melgan": melgan, "unagan": unagan}
-        orders += [Order(name, recorded, preset, seed) for name in given if not given[name]]
-    elsewhere = load(RuntimeSettings).gateway_address
-    if elsewhere and orders:
-        needed = ", ".join(sorted(f"--{order.family}" for order in orders))
-        raise InvalidInputError(
-            f"give {needed}: models trained here would not be found at {elsewhere}",
-            culprit="DEMIURGE_GATEWAY_ADDRESS",
-        )
+    check_recordings("--prediction", prediction)
+    if recorded is not None:
+        check_recordings("--recorded", recorded)
+    check_output("--out", out)
+    check_models({family: model_id for family, model_id in ids.items() if model_id}, runtime)
+    folders = {"predictor": prediction, "melgan": recorded, "unagan": recorded}
+    orders = [
+        Order(family, folder, preset, seed)
+        for family in missing
+        if (folder := folders[family]) is not None
+    ]
     spec = pb.RunSpec(
         prediction=pb.Prediction(
             frame_count=math.ceil(duration * PUBLISHED_FRAMES_PER_SECOND), temperature=temperature
