@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import orjson
@@ -61,24 +62,21 @@ class DescriptorServicer(pb_grpc.DescriptorServiceServicer):
     ) -> pb.ExtractDescriptorsResponse:
         source = audio.key.rpartition("/")[2]
         key = descriptor_key(audio.sha256, source, settings)
-        try:
+        # A run that finds it damaged deletes it, also between these two.
+        with suppress(NotFoundError):
             stored = self._store.stat(key)
-        except NotFoundError:
             with (
-                self._store.open(audio.key, sha256=audio.sha256) as sound,
-                described(
-                    sound, name=source, settings=settings, checkpoint=checkpoint
+                self._store.open(key, sha256=stored.sha256) as file,
+                stored_description(
+                    file, key=key, source=source, settings=settings, checkpoint=checkpoint
                 ) as description,
             ):
-                stored = self._stored(key, description, checkpoint)
                 return _answer(description, stored)
         with (
-            self._store.open(key, sha256=stored.sha256) as file,
-            stored_description(
-                file, key=key, source=source, settings=settings, checkpoint=checkpoint
-            ) as description,
+            self._store.open(audio.key, sha256=audio.sha256) as sound,
+            described(sound, name=source, settings=settings, checkpoint=checkpoint) as description,
         ):
-            return _answer(description, stored)
+            return _answer(description, self._stored(key, description, checkpoint))
 
     def _stored(self, key: str, description: Description, checkpoint: Checkpoint) -> StoredObject:
         with temporary_room(key), temporary_file(key) as file:
