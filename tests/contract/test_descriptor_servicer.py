@@ -37,6 +37,7 @@ from services.errors import (
 )
 from services.runtime.messages import ref_to_message, statistics_from_message, track_from_message
 from services.runtime.object_store.folder import FolderStore
+from services.runtime.object_store.port import StoredObject
 
 
 def wav(seconds: float = 1.0, seed: int = 0, rate: int = 44_100) -> bytes:
@@ -153,6 +154,26 @@ async def test_what_was_described_once_is_read_and_not_described_again(
     monkeypatch.setattr(servicer, "described", refuse)
 
     assert await stub.ExtractDescriptors(request) == first
+
+
+async def test_a_description_that_is_deleted_just_before_it_is_opened_is_made_again(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = DescriptorServicer(DescriptorSettings(), store)
+    request = request_for(store, wav(0.1))
+    first = await service.ExtractDescriptors(request, None)
+    stat = store.stat
+
+    def deleted_after(key: str) -> StoredObject:
+        found = stat(key)
+        store.delete(key)
+        return found
+
+    monkeypatch.setattr(store, "stat", deleted_after)
+
+    assert await service.ExtractDescriptors(request, None) == first
+    assert store.read(first.object.key, sha256=first.object.sha256)
+    await service.shut_down()
 
 
 async def test_the_same_content_under_two_names_is_described_under_each(
