@@ -1,7 +1,8 @@
 """Exact neighbours from an engine that scores in float32: it proposes, float64 decides.
 
 An engine's nearest points are candidates. Where its error leaves open whether it left out a nearer
-one, every point is looked at. Points whose sound is not known, left by a crash, are never answered.
+one, it is asked for more of them; where these are still too few, every point is looked at. Points
+whose sound is not known, left by a crash, are never answered.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ GRAPH_FROM_KIB = 1024
 
 # Candidates fetched beyond k, so that float32 ties at the edge can be told from neighbours.
 _MARGIN = 32
+# How many times more are fetched where that was too few: a second of silence is dozens of ties.
+_WIDER = 10
 _POINTS_PER_ANSWER = 16384
 # Frames times queries times features that an engine compares within a fraction of a second.
 _PRODUCTS_PER_ANSWER = 200_000_000
@@ -95,15 +98,14 @@ class Search:
         ranks = np.empty(len(by_key), np.int64)
         ranks[by_key] = np.arange(len(by_key))
         limit = min(k + _MARGIN, self.point_count)
-        products = self.point_count * len(self.spec.feature_names)
-        step = max(1, min(_POINTS_PER_ANSWER // limit, _PRODUCTS_PER_ANSWER // products))
-        answers = []
-        for first in range(0, len(queries), step):
-            self.checkpoint()
-            batch = queries[first : first + step]
-            answers.append(self._proposed(batch, k, limit, mode, ranks))
-        nearest = Candidates.concatenated([found for found, _ in answers])
-        certain = np.concatenate([sure for _, sure in answers])
+        nearest, certain = self._asked(queries, k, limit, mode, ranks)
+        # More from a graph would still be some of the nearest only.
+        if not certain.all() and mode is SearchMode.EXACT and limit < self.point_count:
+            rows = ~certain
+            limit = min(_WIDER * limit, self.point_count)
+            more, sure = self._asked(queries[rows], k, limit, mode, ranks)
+            nearest.put(rows, more)
+            certain[rows] = sure
         if not certain.all():
             nearest.put(~certain, self._scanned(queries[~certain], k, ranks))
         return Neighbors(
@@ -112,6 +114,24 @@ class Search:
             start_samples=nearest.start_samples,
             distances=nearest.distances,
         )
+
+    def _asked(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        limit: int,
+        mode: SearchMode,
+        ranks: NDArray[np.int64],
+    ) -> tuple[Candidates, NDArray[np.bool_]]:
+        """As `_proposed`, some queries at a time."""
+        products = self.point_count * len(self.spec.feature_names)
+        step = max(1, min(_POINTS_PER_ANSWER // limit, _PRODUCTS_PER_ANSWER // products))
+        answers = []
+        for first in range(0, len(queries), step):
+            self.checkpoint()
+            answers.append(self._proposed(queries[first : first + step], k, limit, mode, ranks))
+        nearest = Candidates.concatenated([found for found, _ in answers])
+        return nearest, np.concatenate([sure for _, sure in answers])
 
     def _proposed(
         self,

@@ -20,6 +20,7 @@ from services.query.index import (
     SearchMode,
     VectorIndex,
 )
+from services.query.search import Search
 
 HOP = 1024
 Sounds = dict[str, NDArray[np.float32]]
@@ -239,3 +240,31 @@ def test_more_neighbours_than_frames_are_refused(index: VectorIndex, k: int) -> 
 
     with pytest.raises(InvalidInputError, match=r"birds.*3 frames"):
         index.search("birds", np.zeros((1, 1), np.float32), k, SearchMode.EXACT)
+
+
+@pytest.mark.parametrize("metric", Metric)
+def test_a_stretch_of_silence_is_told_apart_without_looking_at_every_frame(
+    index: VectorIndex, metric: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(5)
+    sounds = {
+        name: (generator.normal(size=(400, 3)) * 20 + 100).astype(np.float32) for name in "ba"
+    }
+    for frames in sounds.values():
+        frames[100:150] = 100.0
+    spec = spec_of(3, metric)
+    fill(index, spec, sounds)
+    queries = np.array([[100, 100, 100], [90, 101, 120]], np.float32)
+    scanned: list[int] = []
+    scan = Search._scanned
+
+    def counted(search: Search, some: NDArray[np.float32], *rest: object) -> object:
+        scanned.append(len(some))
+        return scan(search, some, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Search, "_scanned", counted)
+    found = index.search("birds", queries, 3, SearchMode.EXACT)
+
+    assert scanned == []
+    assert_true(found, spec, sounds, queries, 3)
+    assert moments_of(found)[0] == [("a", (100 + frame) * HOP) for frame in range(3)]
