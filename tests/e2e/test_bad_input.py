@@ -16,6 +16,7 @@ from demiurge.query.v1.query_service_pb2 import MatchDescriptorsRequest
 from demiurge.synth.v1.synth_service_pb2 import ResynthesizeAudioRequest
 
 from services.audio.reading import read_audio
+from services.cli.beforehand import check_models
 from services.errors import (
     DemiurgeError,
     InvalidInputError,
@@ -25,6 +26,7 @@ from services.errors import (
     UnreadableAudioError,
     WindowTooLongError,
 )
+from services.runtime.settings import RuntimeSettings, load
 from tests.conftest import MELGAN, PREDICTOR, RATE, UNAGAN, Stack, sound, spec
 from tests.e2e.conftest import GOOD, UNREADABLE, UNUSUAL, Files
 
@@ -344,3 +346,16 @@ def test_what_is_wrong_with_a_sound_reaches_who_asks_for_its_description(stack: 
         with pytest.raises(UnreadableAudioError, match=why) as caught:
             stack.call(stack.client.descriptor.ExtractDescriptors, request)
         assert caught.value.culprit == name
+
+
+@pytest.mark.parametrize("noun", ["gateway", "synth", "predictor"])
+def test_services_elsewhere_are_asked_for_their_models_before_anything_is_done(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, noun: str
+) -> None:
+    monkeypatch.setenv(f"DEMIURGE_{noun.upper()}_ADDRESS", stack.address)
+    runtime = load(RuntimeSettings)
+    known = {"predictor": PREDICTOR} if noun == "predictor" else {"unagan": UNAGAN}
+    check_models(known, runtime)
+    for family, model_id in known.items():
+        with pytest.raises(NotFoundError, match=f"^--{family}: .*'nope'; .*{model_id}"):
+            check_models({family: "nope"}, runtime)
