@@ -1,9 +1,20 @@
 """`demiurge runs`: the pieces made so far, and those being made."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from demiurge.gateway.v1.gateway_service_pb2 import Run
+
+RESUMES = "run it again, and it goes on from what it had finished"
+THEN = {
+    "pending": "wait for it",
+    "running": "wait for it",
+    "interrupted": RESUMES,
+    "cancelled": RESUMES,
+}
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)
 
@@ -32,7 +43,7 @@ def runs(context: typer.Context) -> None:
                 length = run.spec.prediction.frame_count
                 created = run.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M")
                 database = run.spec.prediction.database
-                rows.append((run.id, _state(run.state), created, database, f"{length} frames"))
+                rows.append((run.id, _state(run), created, database, f"{length} frames"))
             if not page.next_page_token:
                 break
             request.page_token = page.next_page_token
@@ -64,7 +75,7 @@ def cancel(run_id: RunId) -> None:
 
     with connect("gateway", lasting=False) as client:
         run = client.pipeline.CancelRun(CancelRunRequest(run_id=run_id)).run
-    typer.echo(f"{run.id}: {_state(run.state)}")
+    typer.echo(f"{run.id}: {_state(run)}")
 
 
 @app.command()
@@ -87,20 +98,27 @@ def fetch(
     """Bring the piece of a run that succeeded, its edit list and its spectrogram."""
     from demiurge.gateway.v1.gateway_service_pb2 import GetRunRequest
 
+    from services.cli.beforehand import check_output
     from services.cli.connection import connect
     from services.cli.following import fetch as fetch_piece
     from services.cli.progress import Progress
     from services.errors import NotReadyError
 
+    check_output("--out", out)
     with Progress() as progress, connect("gateway", lasting=False) as client:
         run = client.pipeline.GetRun(GetRunRequest(run_id=run_id)).run
         if not run.HasField("result"):
-            raise NotReadyError(f"run {run_id} is {_state(run.state)}, and has no piece yet")
+            state = _state(run)
+            verb = "has" if state == "failed" else "is"
+            then = THEN.get(state, f"`demiurge runs show {run_id}` says more")
+            raise NotReadyError(f"run {run_id} {verb} {state}, and has no piece: {then}")
         fetch_piece(client, run, out, progress)
 
 
-def _state(state: int) -> str:
+def _state(run: "Run") -> str:
+    """The state in a word; an interrupted run waits to be taken up, and has not failed."""
     from demiurge.gateway.v1.gateway_service_pb2 import State
 
-    name = State.Name(state)  # type: ignore[arg-type]
-    return name.removeprefix("STATE_").lower()
+    if run.failure.reason == "INTERRUPTED":
+        return "interrupted"
+    return State.Name(run.state).removeprefix("STATE_").lower()
