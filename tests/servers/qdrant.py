@@ -1,7 +1,8 @@
 """Qdrant's own local mode behind its gRPC contract: what an adapter sends is what a server reads.
 
 It answers as the client's authors say a server does, wholly in memory, slowly, and without what a
-server does for speed: payload indexes, graphs and optimizers.
+server does for speed: payload indexes, graphs and optimizers. What is asked of it there, it keeps:
+it answers the same without.
 """
 
 import threading
@@ -27,6 +28,10 @@ class Qdrant:
     `statuses` are what collections are said to be in, one description after the other, before they
     are green. The method that `hanging` names, or "all", is not answered. `local` of a server
     that stopped is what the next one begins with.
+
+    `searches` are (exact, breadth) as each query asked, `writes` (method, waited for, ordering) of
+    every change of points, and `indexing_from` the KiB at which each collection was last told to
+    index vectors, 0 for never.
     """
 
     def __init__(
@@ -39,6 +44,9 @@ class Qdrant:
         self.calls: Counter[str] = Counter()
         self.bytes_answered = 0
         self.hanging = ""
+        self.searches: list[tuple[bool, int]] = []
+        self.writes: set[tuple[str, bool, str]] = set()
+        self.indexing_from: dict[str, int] = {}
         self.statuses: list[models.CollectionStatus] = []
         self.optimizer_error = ""
         self.calls_left: int | None = None
@@ -173,12 +181,23 @@ class _Methods:
             vectors_config=GrpcToRest.convert_vectors_config(request.vectors_config),
             metadata=GrpcToRest.convert_payload(request.metadata),
         )
+        self._optimize(request)
         return q.CollectionOperationResponse(result=done)
 
     def _update(self, request: Any) -> Any:
         metadata = GrpcToRest.convert_payload(request.metadata) or None
         done = self._local.update_collection(request.collection_name, metadata=metadata)
+        self._optimize(request)
         return q.CollectionOperationResponse(result=done)
+
+    def _optimize(self, request: Any) -> None:
+        if request.optimizers_config.HasField("indexing_threshold"):
+            threshold = request.optimizers_config.indexing_threshold
+            self._server.indexing_from[request.collection_name] = threshold
+
+    def _write(self, method: str, request: Any) -> None:
+        ordering = q.WriteOrderingType.Name(request.ordering.type)
+        self._server.writes.add((method, request.wait, ordering))
 
     def _delete(self, request: Any) -> Any:
         done = self._local.delete_collection(request.collection_name)
@@ -195,6 +214,7 @@ class _Methods:
         )
 
     def _upsert(self, request: Any) -> Any:
+        self._write("upsert", request)
         mode = request.update_mode if request.HasField("update_mode") else None
         done = self._local.upsert(
             request.collection_name,
@@ -204,6 +224,7 @@ class _Methods:
         return _updated(done)
 
     def _delete_points(self, request: Any) -> Any:
+        self._write("delete", request)
         chosen = GrpcToRest.convert_points_selector(request.points)
         return _updated(self._local.delete(request.collection_name, chosen))
 
@@ -251,6 +272,8 @@ class _Methods:
     def _query_batch(self, request: Any) -> Any:
         queries = [GrpcToRest.convert_query_points(one) for one in request.query_points]
         for query in queries:
+            asked = query.params or models.SearchParams()
+            self._server.searches.append((bool(asked.exact), asked.hnsw_ef or 0))
             # The local mode looks at every point, and warns that it cannot do otherwise.
             query.params = None
         answers = self._local.query_batch_points(request.collection_name, queries)

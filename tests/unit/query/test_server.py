@@ -22,6 +22,7 @@ from services.errors import (
 )
 from services.query.connection import Connection, connect
 from services.query.index import CollectionSpec, SearchMode
+from services.query.search import GRAPH_FROM_KIB, SEARCH_BREADTH
 from services.query.server import ServerIndex
 from services.query.server_collection import ServerCollection
 from tests.servers.qdrant import Qdrant
@@ -212,6 +213,49 @@ def test_the_graph_is_built_when_it_is_asked_for_and_waited_for(
 
     assert server.statuses == []
     assert server.calls["Collections.Update"] == without + 2
+
+
+def test_sounds_are_taken_in_without_a_graph_which_publication_asks_for(
+    server: Qdrant, index: ServerIndex
+) -> None:
+    index.create("birds", SPEC)
+    index.add("birds", source("wren.wav"), frames_of(0))
+    index.publish("birds", skip_graph=True)
+    assert server.indexing_from == {NAME: 0}
+
+    index.publish("birds")
+
+    assert server.indexing_from == {NAME: GRAPH_FROM_KIB}
+
+
+def test_what_is_acknowledged_was_waited_for_in_strong_order(
+    server: Qdrant, index: ServerIndex
+) -> None:
+    index.create("birds", SPEC)
+    index.add("birds", source("wren.wav"), frames_of(0))
+    index.add("birds", source("owl.wav"), frames_of(1))
+    lose_record(server, "owl.wav")
+    index.publish("birds")
+
+    assert server.writes == {("upsert", True, "Strong"), ("delete", True, "Strong")}
+
+
+def test_exact_search_is_asked_for_as_such_and_approximate_search_with_its_breadth(
+    server: Qdrant, index: ServerIndex
+) -> None:
+    index.create("birds", SPEC)
+    frames = np.random.default_rng(0).normal(size=(700, 2)).astype(np.float32)
+    index.add("birds", source("wren.wav"), frames)
+    index.publish("birds")
+
+    index.search("birds", frames[:2], 1, SearchMode.EXACT)
+    assert [exact for exact, _ in server.searches] == [True, True]
+    server.searches.clear()
+
+    index.search("birds", frames[:1], 1, SearchMode.APPROXIMATE)
+    # As many as are asked for must be in view.
+    index.search("birds", frames[:1], 650, SearchMode.APPROXIMATE)
+    assert server.searches == [(False, SEARCH_BREADTH), (False, 682)]
 
 
 def test_a_graph_that_cannot_be_built_is_told_with_the_servers_words(
