@@ -1,4 +1,4 @@
-"""`demiurge import`: checkpoints of the published system into the model store."""
+"""`demiurge import`: models of the published system, or of another store, into the model store."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -34,14 +34,19 @@ def import_checkpoint(
         Path,
         typer.Argument(
             help="Folder of one training: netG.pt and args.yml, params.Generator.latest.torch with "
-            "mean.mel.npy and std.mel.npy, or a .ckpt with model_args.json and data_stat.npz."
+            "mean.mel.npy and std.mel.npy, or a .ckpt with model_args.json and data_stat.npz. "
+            "Or a model of another store: its folder models/FAMILY/ID."
         ),
     ],
     checkpoint: Annotated[
         str, typer.Option(help="File to take where the folder holds several.")
     ] = "",
     model_id: Annotated[
-        str, typer.Option("--id", help="Id to give it; made from its content if not given.")
+        str,
+        typer.Option(
+            "--id",
+            help="Id to give it. Else it is made from the content; a store's model keeps its own.",
+        ),
     ] = "",
     rollout: Annotated[
         Rollout,
@@ -51,7 +56,7 @@ def import_checkpoint(
         ),
     ] = Rollout.SLIDING,
 ) -> None:
-    """Take in a MelGAN, UNAGAN or predictor of the published system.
+    """Take in a MelGAN, UNAGAN or predictor: of the published system, or of another store.
 
     Nothing in a checkpoint is run: one that holds more than weights and plain settings is refused.
     """
@@ -59,12 +64,19 @@ def import_checkpoint(
 
     import orjson
 
+    from services.cli.own_models import own_model
     from services.runtime.model_store import ModelStore
     from services.runtime.object_store.opening import open_store
     from services.runtime.settings import RuntimeSettings, load
 
     if not folder.is_dir():
         raise NotFoundError(f"{folder} is not a folder", culprit=str(folder))
+    own = None if checkpoint else own_model(folder)
+    if own:
+        models = ModelStore(open_store(load(RuntimeSettings)))
+        copied = own.copy_into(models, model_id or folder.resolve().name)
+        typer.echo(f"{own.family} {copied.version_id}")
+        return
     imported = read_folder(folder, checkpoint, rollout)
     content = imported.weights + orjson.dumps(imported.config, option=orjson.OPT_SORT_KEYS)
     version = ModelStore(open_store(load(RuntimeSettings))).save(
@@ -96,7 +108,9 @@ def read_folder(folder: Path, checkpoint: str = "", rollout: Rollout = Rollout.S
         names = sorted(path.name for path in folder.glob(pattern))
         if checkpoint in names or (names and not checkpoint):
             return read(folder, checkpoint or _choice(folder, names, preferred))
-    wanted = checkpoint or "a netG.pt, params.Generator.*.torch or .ckpt"
+    wanted = checkpoint or (
+        "model: neither netG.pt, params.Generator.*.torch or .ckpt, nor best.json with its steps"
+    )
     raise InvalidInputError(f"{folder} holds no {wanted}", culprit=str(folder))
 
 

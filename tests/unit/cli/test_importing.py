@@ -1,9 +1,13 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from services.cli.importing import Rollout, read_folder
-from services.errors import InvalidInputError
+from services.cli.main import app
+from services.errors import CorruptObjectError, InvalidInputError
+from services.runtime.model_store import ModelStore
+from services.runtime.object_store.folder import FolderStore
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 FAMILIES = {
@@ -54,4 +58,72 @@ def test_of_several_checkpoints_one_must_be_chosen(tmp_path: Path) -> None:
 def test_what_belongs_to_a_checkpoint_is_asked_for(tmp_path: Path, missing: str) -> None:
     (tmp_path / "netG.pt").write_bytes(b"")
     with pytest.raises(InvalidInputError, match=missing):
+        read_folder(tmp_path)
+
+
+CONFIGS = {
+    "melgan": {"family": "melgan"},
+    "unagan": {"family": "unagan"},
+    "predictor": {"feature_names": ["mfcc0"]},
+}
+
+
+def saved(folder: Path, family: str) -> Path:
+    """A store's folder of a model of three steps, the second of which is the best."""
+    models = ModelStore(FolderStore(folder))
+    for step in (9, 10, 11):
+        models.save(
+            family,
+            "mine",
+            step,
+            weights=b"weights %d" % step,
+            config=CONFIGS[family] | {"figures": {"error": step}},
+            card=f"step {step}",
+            best=step == 10,
+        )
+    return folder / "models" / family / "mine"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_model_of_another_store_is_copied_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    theirs, ours = saved(tmp_path / "laptop", family), tmp_path / "lab"
+    monkeypatch.setenv("DEMIURGE_STORE", str(ours))
+    # Again is harmless.
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["import", str(theirs)])
+        assert done.output == f"{family} mine@10\n"
+    assert contents(ours / "models" / family / "mine") == contents(theirs)
+    done = CliRunner().invoke(app, ["import", str(theirs), "--id", "renamed"])
+    assert done.output == f"{family} renamed@10\n"
+
+
+def test_a_model_of_another_store_that_is_damaged_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, ours = saved(tmp_path / "laptop", "melgan"), tmp_path / "lab"
+    monkeypatch.setenv("DEMIURGE_STORE", str(ours))
+    (theirs / "11" / "model.safetensors").write_bytes(b"other weights")
+    done = CliRunner().invoke(app, ["import", str(theirs)])
+    assert isinstance(done.exception, CorruptObjectError)
+    assert "11/model.safetensors" in done.exception.message
+    assert not list(ours.rglob("config.json"))
+
+
+def test_a_model_of_another_store_that_lacks_its_best_step_is_named(tmp_path: Path) -> None:
+    theirs = saved(tmp_path / "laptop", "melgan")
+    (theirs / "10" / "config.json").unlink()
+    done = CliRunner().invoke(app, ["import", str(theirs)])
+    assert isinstance(done.exception, InvalidInputError)
+    assert f"{theirs} lacks its best step, 10" in done.exception.message
+
+
+def test_a_folder_of_no_model_hears_what_would_be_one(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"holds no model: neither netG\.pt, .*best\.json"):
         read_folder(tmp_path)
