@@ -34,7 +34,7 @@ from services.query.index import (
     never_stopped,
 )
 from services.query.search import Hits, Points, Search
-from services.query.server_collection import Records, ServerCollection, SourceRecord
+from services.query.server_collection import IndexedSound, ServerCollection, Sounds
 from services.query.spec_json import spec_from_json, spec_to_json
 
 _REMEMBERED_COLLECTIONS = 16
@@ -60,7 +60,7 @@ class _View:
     """An Engine: the frames of a collection, by the sounds that were there when it was made."""
 
     frames: ServerCollection
-    records: Records
+    sounds: Sounds
     checkpoint: Checkpoint
 
     def nearest(self, queries: NDArray[np.float32], limit: int, mode: SearchMode) -> Hits:
@@ -70,7 +70,7 @@ class _View:
         return self.frames.pages(self._position, self.checkpoint)
 
     def _position(self, number: int) -> int:
-        return self.records.positions.get(number, -1)
+        return self.sounds.positions.get(number, -1)
 
 
 class ServerIndex(VectorIndex):
@@ -81,7 +81,7 @@ class ServerIndex(VectorIndex):
         self._client = connection.client
         self._prefix = f"{namespace}."
         self._lock = Lock()
-        self._remembered: OrderedDict[tuple[str, str], Records] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, str], Sounds] = OrderedDict()
 
     def create(self, collection_id: str, spec: CollectionSpec) -> Collection:
         """See VectorIndex."""
@@ -118,7 +118,7 @@ class ServerIndex(VectorIndex):
         """See VectorIndex. Frames that the server lost of a sound are put back."""
         found = self._found(collection_id, by_alias=False)
         digest = refusals.checked_frames(collection_id, found.spec, source, frames)
-        record = SourceRecord(source, len(frames), digest)
+        record = IndexedSound(source, len(frames), digest)
         with self._there(collection_id):
             known = found.frames.find(source.key, checkpoint)
             if known is None and found.published:
@@ -297,7 +297,7 @@ class ServerIndex(VectorIndex):
             create_time=datetime.fromisoformat(found.create_time),
         )
 
-    def _records(self, found: _Found) -> Records:
+    def _records(self, found: _Found) -> Sounds:
         """The sounds of a collection; fetched anew only if there are more than are remembered."""
         remembered = (found.id, found.create_time)
         with self._there(found.id):

@@ -45,7 +45,7 @@ _RECORDS_PER_PAGE = 10_000
 
 
 @dataclass(frozen=True)
-class SourceRecord:
+class IndexedSound:
     """A sound that is wholly there."""
 
     source: SourceRef
@@ -64,10 +64,10 @@ class SourceRecord:
         return int.from_bytes(self.digest[:8], "big") >> 1
 
 
-class Records:
+class Sounds:
     """The sounds of a collection at one time; `positions` finds them by number."""
 
-    def __init__(self, records: Sequence[SourceRecord]) -> None:
+    def __init__(self, records: Sequence[IndexedSound]) -> None:
         self.all = records
         self.sources = [record.source for record in records]
         self.positions = {record.number: place for place, record in enumerate(records)}
@@ -140,7 +140,7 @@ class ServerCollection:
         )
 
     def add_frames(
-        self, record: SourceRecord, frames: NDArray[np.float32], checkpoint: Checkpoint
+        self, record: IndexedSound, frames: NDArray[np.float32], checkpoint: Checkpoint
     ) -> None:
         """Takes in the frames (n, features) of a sound; durable on return."""
         searched = for_engine(self._spec, frames)
@@ -170,7 +170,7 @@ class ServerCollection:
         for _ in self._connection.calls((partial(batch, first) for first in firsts), checkpoint):
             pass
 
-    def enter(self, record: SourceRecord, checkpoint: Checkpoint) -> None:
+    def enter(self, record: IndexedSound, checkpoint: Checkpoint) -> None:
         """Inserts the record of a sound, unless there is one for its key."""
         source = record.source
         point = models.PointStruct(
@@ -203,16 +203,16 @@ class ServerCollection:
             update_mode=mode,
         )
 
-    def find(self, key: str, checkpoint: Checkpoint) -> SourceRecord | None:
+    def find(self, key: str, checkpoint: Checkpoint) -> IndexedSound | None:
         """The record of a sound, if it is there."""
         found = self._connection.call(
             partial(self._client.retrieve, self._name, [_record_id(key)]), checkpoint
         )
         return _record(found[0].payload or {}) if found else None
 
-    def records(self) -> Records:
+    def records(self) -> Sounds:
         """The sounds that are wholly there."""
-        found: list[SourceRecord] = []
+        found: list[IndexedSound] = []
         offset = None
         while True:
             points, offset = self._connection.call(
@@ -226,13 +226,13 @@ class ServerCollection:
             )
             found += [_record(point.payload or {}) for point in points]
             if offset is None:
-                return Records(found)
+                return Sounds(found)
 
     def record_count(self) -> int:
         """Number of sounds that are wholly there."""
         return self._count(_matching(_KIND, [_RECORD]))
 
-    def frame_count(self, record: SourceRecord) -> int:
+    def frame_count(self, record: IndexedSound) -> int:
         """Number of frames that are there of one sound."""
         return self._count(_matching(_SOURCE, [record.number]))
 
@@ -336,8 +336,8 @@ def _record_id(key: str) -> str:
     return str(uuid.UUID(bytes=hashlib.sha256(f"sound\n{key}".encode()).digest()[:16]))
 
 
-def _record(payload: dict[str, Any]) -> SourceRecord:
+def _record(payload: dict[str, Any]) -> IndexedSound:
     source = SourceRef(
         payload["key"], payload["sha256"], payload["size_bytes"], payload["media_type"]
     )
-    return SourceRecord(source, payload["frame_count"], payload["frames_sha256"])
+    return IndexedSound(source, payload["frame_count"], payload["frames_sha256"])
