@@ -114,7 +114,13 @@ def _settings() -> Iterator[Finding]:
     except ConfigurationError as error:
         yield Finding("settings", error.message, f"mend or unset {error.culprit}")
         return
-    yield _folder("index", query.folder)
+    from services.cli import peers
+
+    yield from peers.look(runtime)
+    if runtime.query_address:
+        return
+    if not query.url:
+        yield _folder("index", query.folder)
     from services.cli.notice import found
 
     try:

@@ -8,12 +8,13 @@ from typer.testing import CliRunner
 
 from services.cli.main import app
 from services.runtime.object_store.folder import FolderStore
+from tests.conftest import Stack
 from tests.servers.seaweed import Seaweed
 
 
-def told(*options: str) -> str:
+def told(*options: str, exit_code: int = 0) -> str:
     done = CliRunner().invoke(app, ["doctor", *options])
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == exit_code, done.output
     return done.output
 
 
@@ -67,3 +68,18 @@ def test_a_filesystem_without_extended_attributes_is_told_with_what_that_means(
 
     assert ("unknown hashes" in said) is not attributes
     assert ("no hashes are recorded there" in said) is not attributes
+
+
+def test_services_elsewhere_are_asked_whether_they_are_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Stack
+) -> None:
+    monkeypatch.setenv("DEMIURGE_HOME", str(tmp_path))
+    monkeypatch.setenv("DEMIURGE_GATEWAY_ADDRESS", shared.address)
+    monkeypatch.setenv("DEMIURGE_QUERY_ADDRESS", "127.0.0.1:1")
+
+    said = " ".join(told(exit_code=1).split())
+
+    assert f"ok gateway {shared.address}, ready" in said
+    assert "missing query 127.0.0.1:1" in said
+    assert "`demiurge serve query` runs there, or mend DEMIURGE_QUERY_ADDRESS" in said
+    assert "ok index" not in said
