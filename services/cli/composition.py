@@ -167,7 +167,10 @@ def _gateway(ground: Ground) -> Registration:
     patience = Patience(settings.patience_seconds)
     peers = Peers(ground.address_of, ground.runtime, settings.call_timeout_seconds, patience)
     library = AudioLibrary(
-        ground.store, max_upload_bytes=settings.max_upload_bytes, uploads=settings.uploads
+        ground.store,
+        max_upload_bytes=settings.max_upload_bytes,
+        uploads=settings.uploads,
+        downloads=settings.downloads,
     )
     records = RunStore(ground.store)
     live = LiveRuns(records, lease_seconds=settings.lease_seconds)

@@ -6,7 +6,7 @@ from itertools import islice
 
 from demiurge.audio.v1.audio_pb2 import ObjectRef
 
-from services.errors import ConflictError, InvalidInputError, NotFoundError
+from services.errors import BusyError, ConflictError, InvalidInputError, NotFoundError
 from services.gateway.uploads import Upload
 from services.runtime.messages import ref_to_message
 from services.runtime.object_store.port import ObjectStore, checked_key
@@ -18,11 +18,14 @@ CHUNK_BYTES = 64 * 1024
 class AudioLibrary:
     """Files in and out of audio databases; blocking."""
 
-    def __init__(self, store: ObjectStore, *, max_upload_bytes: int, uploads: int = 16) -> None:
-        """`uploads` files may be on their way in at once."""
+    def __init__(
+        self, store: ObjectStore, *, max_upload_bytes: int, uploads: int = 16, downloads: int = 16
+    ) -> None:
+        """`uploads` files may be on their way in at once, and `downloads` on their way out."""
         self._store = store
         self._max_upload_bytes = max_upload_bytes
         self._places = threading.BoundedSemaphore(uploads)
+        self._downloads = threading.BoundedSemaphore(downloads)
 
     def files(self, database: str) -> list[ObjectRef]:
         """The files of a database by name; NotFoundError, naming it, if there are none.
@@ -68,8 +71,22 @@ class AudioLibrary:
         """The object in chunks of at most 64 KiB from byte `offset` on; at least one, maybe empty.
 
         Raises ConflictError if `sha256` is given and is not the object's, InvalidInputError if it
-        is shorter than `offset`, and CorruptObjectError, before the first chunk, if it is damaged.
+        is shorter than `offset`, CorruptObjectError, before the first chunk, if it is damaged, and
+        BusyError if as many are on their way out as may. What goes on from an offset is not read
+        whole for that: whoever has the beginning checks all of it at the end.
         """
+        if not self._downloads.acquire(blocking=False):
+            raise BusyError(
+                f"{key}: as many files as may are being downloaded already "
+                "(DEMIURGE_GATEWAY_DOWNLOADS): try again later",
+                culprit=key,
+            )
+        try:
+            yield from self._chunks(key, offset, sha256)
+        finally:
+            self._downloads.release()
+
+    def _chunks(self, key: str, offset: int, sha256: str) -> Iterator[tuple[ObjectRef, bytes]]:
         found = self._store.stat(key)
         if sha256 and sha256 != found.sha256:
             raise ConflictError(
@@ -83,7 +100,7 @@ class AudioLibrary:
                 culprit="offset_bytes",
             )
         reference = ref_to_message(found)
-        with self._store.open(key, sha256=found.sha256) as content:
+        with self._store.open(key, sha256="" if offset else found.sha256) as content:
             content.seek(offset)
             yield reference, content.read(CHUNK_BYTES)
             while chunk := content.read(CHUNK_BYTES):

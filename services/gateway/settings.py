@@ -41,6 +41,7 @@ class GatewaySettings(ServiceSettings):
     uploads: int = Field(
         16, ge=1, description="Files on their way in at once; each waits on disk to be whole."
     )
+    downloads: int = Field(16, ge=1, description="Files on their way out at once.")
     upload_idle_seconds: float = Field(
         60.0, gt=0, description="An upload that sends nothing for so long is ended."
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from demiurge.audio.v1.audio_pb2 import ObjectRef
@@ -20,6 +21,7 @@ from services.errors import (
     StorageFullError,
     TimeExceededError,
 )
+from services.runtime.interceptors import around
 from services.runtime.status import remote_errors
 from tests.conftest import OpenStack, Stack, upload_messages
 from tests.full_disk import files_of_at_most
@@ -216,6 +218,42 @@ def test_more_uploads_at_once_than_may_are_told_to_come_again(
         ]
         assert comes_true(lambda: not waiting(spool))
         stack.upload("uploads", "third.wav", b"third")
+
+
+def test_more_downloads_at_once_than_may_are_told_to_come_again_and_idle_ones_end(
+    open_stack: OpenStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEMIURGE_GATEWAY_DOWNLOADS", "1")
+    with open_stack(tmp_path) as stack:
+        # More than is under way between the two of them.
+        large = stack.upload("downloads", "large.wav", bytes(32 * 2**20))
+        small = stack.upload("downloads", "small.wav", b"small")
+        download = stack.client.pipeline.DownloadAudio
+
+        def fetched() -> bytes:
+            request = pb.DownloadAudioRequest(key=small.key)
+            return b"".join(
+                message.data for message in stack.call(lambda r: [*download(r)], request)
+            )
+
+        def free() -> bool:
+            with suppress(BusyError):
+                return fetched() == b"small"
+            return False
+
+        reading = download(pb.DownloadAudioRequest(key=large.key))
+        assert next(reading).data
+        with pytest.raises(BusyError, match=r"small\.wav.*DEMIURGE_GATEWAY_DOWNLOADS"):
+            fetched()
+        reading.cancel()
+        assert comes_true(free)
+
+        monkeypatch.setattr(around, "STALLED_SECONDS", 0.3)
+        stopped = download(pb.DownloadAudioRequest(key=large.key))
+        assert next(stopped).data
+        assert comes_true(free)
+        with pytest.raises(grpc.RpcError):
+            list(stopped)
 
 
 def test_an_upload_that_the_disk_has_no_room_for_says_so_and_leaves_nothing(

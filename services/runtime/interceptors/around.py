@@ -12,8 +12,12 @@ from typing import Any
 
 import grpc
 
+from services.errors import TimeExceededError
+
 Context = grpc.aio.ServicerContext[Any, Any]
 HEALTH_SERVICE = "/grpc.health.v1.Health/"
+STALLED_SECONDS = 600.0
+"""A caller who takes nothing of a stream for so long has gone, though the connection stands."""
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
@@ -72,7 +76,13 @@ class AroundCall(grpc.aio.ServerInterceptor):
                 async with aclosing(responses):
                     async for response in responses:
                         try:
-                            await context.write(response)
+                            async with asyncio.timeout(STALLED_SECONDS):
+                                await context.write(response)
+                        except TimeoutError as error:
+                            raise TimeExceededError(
+                                f"nothing was read for {STALLED_SECONDS:g} s, so the call was "
+                                "ended: begin again, or go on from what has arrived"
+                            ) from error
                         except grpc.aio.InternalError as error:
                             # gRPC's word for a caller who left while this was on its way.
                             raise asyncio.CancelledError from error
