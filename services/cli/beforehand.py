@@ -92,7 +92,7 @@ def _ask(noun: str, family: str, model_id: str) -> None:
 
 def refuse_training_for(address: str, missing: list[str]) -> DemiurgeError:
     """What is told where models would have to be trained for a gateway at another address."""
-    options = " and ".join(f"--{family}" for family in missing)
+    options = ", ".join(sorted(f"--{family}" for family in missing))
     return InvalidInputError(
         f"give {options}: with DEMIURGE_GATEWAY_ADDRESS={address}, nothing is trained here. "
         "`demiurge models` lists the ids there are; DEMIURGE_STORE=s3://… (the deployment's) "

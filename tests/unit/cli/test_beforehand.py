@@ -75,7 +75,7 @@ def test_who_has_a_gateway_elsewhere_hears_how_models_come_into_its_store(
 ) -> None:
     monkeypatch.setenv("DEMIURGE_GATEWAY_ADDRESS", "lab:50051")
     told = refusal(predictor="known").message
-    assert told.startswith("give --melgan and --unagan: ")
+    assert told.startswith("give --melgan, --unagan: ")
     assert "`demiurge models`" in told
     assert "DEMIURGE_STORE=s3://… (the deployment's) `demiurge train melgan" in told
     # Where the store is the deployment's, the reason would be untrue.
