@@ -1,8 +1,9 @@
 """The object store in a bucket of any S3 server; its SHA-256 is metadata of every object.
 
 S3 replaces objects whole, so a reader that asks for parts makes sure, by the entity tag, that all
-are of one object. Where a server has conditional writes they keep two writers from taking one name;
-where it has none, each writer reads again after it has written, and learns if another was later.
+are of one object. Conditional writes keep two writers from taking one name. Where a server has
+none, each writer reads again after it has written; of two at the same moment both may be told then
+that the name is theirs, and it holds the content of the later.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
+import structlog
 from typing_extensions import Buffer, override
 
 from services.errors import (
@@ -44,6 +46,8 @@ from services.runtime.object_store.port import (
 from services.runtime.object_store.s3_upload import HASH_HEADER, upload
 from services.runtime.settings import S3Settings
 from services.temporary import temporary_file, temporary_room
+
+logger = structlog.get_logger(__name__)
 
 PIECE_BYTES = 8 << 20
 PARTIAL = 206
@@ -108,6 +112,11 @@ class S3Store(ObjectStore):
                 except ConditionFailed:
                     continue
                 except ConditionsUnknown:
+                    logger.warning(
+                        "this S3 server has no conditional writes: of two who store another "
+                        "content under one new name at the same moment, both may be told that "
+                        "it is theirs"
+                    )
                     self._only_new = {}
                     continue
                 there = self.stat(key)

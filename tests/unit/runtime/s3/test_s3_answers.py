@@ -5,6 +5,7 @@ import os
 import threading
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.errors import (
     ConflictError,
@@ -130,6 +131,27 @@ def test_a_page_and_the_objects_of_a_stage_are_asked_for_side_by_side(
         assert objects_stand(behind, stored)
 
 
+def test_a_download_that_goes_on_fetches_the_rest_alone(
+    seaweed: Seaweed, settings: S3Settings, prefix: str, store: S3Store
+) -> None:
+    content = os.urandom(20 * MEBIBYTE)
+    stored = store.put("audio/a/b.wav", content)
+    sent = 0
+
+    def count(request: Request, answer: Answer) -> Answer:
+        nonlocal sent
+        if request.method == "GET":
+            sent += len(answer.body)
+        return answer
+
+    with relay(seaweed.endpoint, lambda _: None, count) as endpoint:
+        behind = S3Store(BUCKET, prefix, settings.model_copy(update={"endpoint": endpoint}))
+        library = AudioLibrary(behind, max_upload_bytes=1)
+        chunks = library.download(stored.key, 18 * MEBIBYTE, stored.sha256)
+        assert b"".join(data for _, data in chunks) == content[18 * MEBIBYTE :]
+    assert 2 * MEBIBYTE <= sent < 3 * MEBIBYTE
+
+
 def test_a_server_without_conditional_writes_is_written_to_without(
     seaweed: Seaweed, settings: S3Settings, prefix: str
 ) -> None:
@@ -141,7 +163,7 @@ def test_a_server_without_conditional_writes_is_written_to_without(
         refused.append(request.path)
         return Answer.failure(501, "NotImplemented")
 
-    with relay(seaweed.endpoint, knows_none) as endpoint:
+    with relay(seaweed.endpoint, knows_none) as endpoint, capture_logs() as logs:
         behind = S3Store(BUCKET, prefix, settings.model_copy(update={"endpoint": endpoint}))
         stored = behind.put_new("a", b"1")
         assert behind.put_new("a", b"1") == stored
@@ -149,6 +171,9 @@ def test_a_server_without_conditional_writes_is_written_to_without(
             behind.put_new("a", b"2")
         behind.put_new("b", b"2")
     assert len(refused) == 1
+    assert [(entry["log_level"], entry["event"][:41]) for entry in logs] == [
+        ("warning", "this S3 server has no conditional writes:")
+    ]
 
 
 def test_an_upload_whose_end_fails_behind_a_success_leaves_nothing(
