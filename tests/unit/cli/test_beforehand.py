@@ -1,12 +1,16 @@
 from collections.abc import Mapping
+from concurrent import futures
 from pathlib import Path
 
+import grpc
 import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from services.cli.beforehand import check_models
 from services.cli.main import app
 from services.errors import DemiurgeError
+from services.runtime.settings import RuntimeSettings, load
 
 
 @pytest.fixture
@@ -80,3 +84,16 @@ def test_who_has_a_gateway_elsewhere_hears_how_models_come_into_its_store(
     assert "DEMIURGE_STORE=s3://… (the deployment's) `demiurge train melgan" in told
     # Where the store is the deployment's, the reason would be untrue.
     assert "would not be found" not in told
+
+
+@pytest.mark.usefixtures("place")
+def test_a_gateway_with_nothing_beside_it_looks_at_ids_itself() -> None:
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DEMIURGE_GATEWAY_ADDRESS", f"127.0.0.1:{port}")
+            check_models({"unagan": "a", "predictor": "b"}, load(RuntimeSettings))
+    finally:
+        server.stop(0).wait()
