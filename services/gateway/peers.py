@@ -143,7 +143,9 @@ class Peers:
                 if isinstance(error, UnavailableError) and not error.culprit:
                     noun = _noun(request)
                     raise UnavailableError(
-                        f"the {noun} service cannot be reached: {error.message}", culprit=noun
+                        f"the {noun} service cannot be reached: {error.message}; see that it runs "
+                        f"at DEMIURGE_{noun.upper()}_ADDRESS, and try again",
+                        culprit=noun,
                     ) from failure
                 if not isinstance(error, BusyError):
                     raise error from failure
