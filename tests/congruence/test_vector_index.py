@@ -310,8 +310,8 @@ def test_a_caller_that_gave_up_stops_the_work_and_leaves_nothing_half_done(
 
 
 def test_a_search_asks_again_and_again_whether_it_is_still_wanted(index: VectorIndex) -> None:
-    # Ties without end: every frame is looked at for every query.
-    fill(index, spec_of(1), {"wren.wav": np.zeros((200, 1), np.float32)})
+    # More ties than any number of candidates: every frame is looked at for every query.
+    fill(index, spec_of(1), {"wren.wav": np.zeros((800, 1), np.float32)})
     asked: list[None] = []
 
     index.search(
