@@ -91,7 +91,7 @@ class Overtaken(Between):
     def _answer(self, path: str, request: bytes, context: grpc.ServicerContext) -> bytes:
         try:
             return super()._answer(path, request, context)
-        except Exception:
+        except Exception:  # gRPC aborts calls by raising just that
             self.complained = True
             self._mend()
             raise

@@ -78,6 +78,7 @@ async def test_a_run_that_cannot_be_taken_up_does_not_keep_others_from_it() -> N
 
     work = Resumption(lambda: names, take_up, lambda: True)
     await searched(work, all_taken)
+    assert taken == names - refused.keys()
 
 
 async def test_what_is_at_work_is_looked_at_each_time_and_others_wait_for_room() -> None:
@@ -106,6 +107,8 @@ async def test_a_store_that_is_away_does_not_end_the_search() -> None:
 
     work = Resumption(unended, take_up, lambda: True)
     await searched(work, taken)
+    assert taken.is_set()
+    assert next(answers, None) is None
 
 
 @pytest.mark.parametrize("last", [Found.INTERRUPTED, Found.ENDED])
