@@ -27,13 +27,15 @@ from demiurge.audio.v1 import audio_pb2 as demiurge_dot_audio_dot_v1_dot_audio__
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%demiurge/synth/v1/synth_service.proto\x12\x11\x64\x65miurge.synth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x64\x65miurge/audio/v1/audio.proto\x1a\x1egoogle/protobuf/duration.proto\"\xef\x01\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nversion_id\x18\x02 \x01(\t\x12.\n\x06\x66\x61mily\x18\x03 \x01(\x0e\x32\x1e.demiurge.synth.v1.ModelFamily\x12\x0f\n\x07variant\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\x03\x12\x16\n\x0eweights_sha256\x18\x06 \x01(\t\x12\x19\n\x11sample_rate_hertz\x18\x07 \x01(\x05\x12\x1a\n\x12hop_length_samples\x18\x08 \x01(\x05\x12\x14\n\x0cmel_channels\x18\t \x01(\x05\x12\x12\n\nsize_bytes\x18\n \x01(\x04\"\xe5\x01\n\x14GenerateAudioRequest\x12#\n\x0funagan_model_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12#\n\x0fmelgan_model_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12=\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\x07\"\x03\x08\x90\x1c*\x00\xc8\x01\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x36\n\noutput_key\x18\x05 \x01(\tB\"\xbaH\x1fr\x1d(\x80\x08\x32\x18^audio/[^/]+/[^/]+\\.wav$\"u\n\x15GenerateAudioResponse\x12+\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x19\n\x11sample_rate_hertz\x18\x02 \x01(\x05\x12\x14\n\x0csample_count\x18\x03 \x01(\x04\"\xac\x01\n\x18ResynthesizeAudioRequest\x12#\n\x0fmelgan_model_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x33\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRefB\x06\xbaH\x03\xc8\x01\x01\x12\x36\n\noutput_key\x18\x03 \x01(\tB\"\xbaH\x1fr\x1d(\x80\x08\x32\x18^audio/[^/]+/[^/]+\\.wav$\"y\n\x19ResynthesizeAudioResponse\x12+\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x19\n\x11sample_rate_hertz\x18\x02 \x01(\x05\x12\x14\n\x0csample_count\x18\x03 \x01(\x04\"i\n\x0fGetModelRequest\x12\x1c\n\x08model_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x38\n\x06\x66\x61mily\x18\x02 \x01(\x0e\x32\x1e.demiurge.synth.v1.ModelFamilyB\x08\xbaH\x05\x82\x01\x02\x10\x01\";\n\x10GetModelResponse\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.demiurge.synth.v1.Model\"\x8a\x01\n\x11ListModelsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12\x38\n\x06\x66\x61mily\x18\x03 \x01(\x0e\x32\x1e.demiurge.synth.v1.ModelFamilyB\x08\xbaH\x05\x82\x01\x02\x10\x01\"W\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.demiurge.synth.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*]\n\x0bModelFamily\x12\x1c\n\x18MODEL_FAMILY_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_FAMILY_MELGAN\x10\x01\x12\x17\n\x13MODEL_FAMILY_UNAGAN\x10\x02\x32\x92\x03\n\x0cSynthService\x12\x62\n\rGenerateAudio\x12\'.demiurge.synth.v1.GenerateAudioRequest\x1a(.demiurge.synth.v1.GenerateAudioResponse\x12n\n\x11ResynthesizeAudio\x12+.demiurge.synth.v1.ResynthesizeAudioRequest\x1a,.demiurge.synth.v1.ResynthesizeAudioResponse\x12S\n\x08GetModel\x12\".demiurge.synth.v1.GetModelRequest\x1a#.demiurge.synth.v1.GetModelResponse\x12Y\n\nListModels\x12$.demiurge.synth.v1.ListModelsRequest\x1a%.demiurge.synth.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%demiurge/synth/v1/synth_service.proto\x12\x11\x64\x65miurge.synth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x64\x65miurge/audio/v1/audio.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd7\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nversion_id\x18\x02 \x01(\t\x12.\n\x06\x66\x61mily\x18\x03 \x01(\x0e\x32\x1e.demiurge.synth.v1.ModelFamily\x12\x0f\n\x07variant\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\x03\x12\x16\n\x0eweights_sha256\x18\x06 \x01(\t\x12\x19\n\x11sample_rate_hertz\x18\x07 \x01(\x05\x12\x1a\n\x12hop_length_samples\x18\x08 \x01(\x05\x12\x14\n\x0cmel_channels\x18\t \x01(\x05\x12\x12\n\nsize_bytes\x18\n \x01(\x04\x12\x36\n\x07\x66igures\x18\x0b \x03(\x0b\x32%.demiurge.synth.v1.Model.FiguresEntry\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xe5\x01\n\x14GenerateAudioRequest\x12#\n\x0funagan_model_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12#\n\x0fmelgan_model_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12=\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\x07\"\x03\x08\x90\x1c*\x00\xc8\x01\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x36\n\noutput_key\x18\x05 \x01(\tB\"\xbaH\x1fr\x1d(\x80\x08\x32\x18^audio/[^/]+/[^/]+\\.wav$\"u\n\x15GenerateAudioResponse\x12+\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x19\n\x11sample_rate_hertz\x18\x02 \x01(\x05\x12\x14\n\x0csample_count\x18\x03 \x01(\x04\"\xe6\x01\n\x19\x42\x61tchGenerateAudioRequest\x12#\n\x0funagan_model_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12#\n\x0fmelgan_model_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12=\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\x07\"\x03\x08\x90\x1c*\x00\xc8\x01\x01\x12@\n\x05items\x18\x04 \x03(\x0b\x32$.demiurge.synth.v1.GenerateAudioItemB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\"Y\n\x11GenerateAudioItem\x12\x0c\n\x04seed\x18\x01 \x01(\x04\x12\x36\n\noutput_key\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d(\x80\x08\x32\x18^audio/[^/]+/[^/]+\\.wav$\"U\n\x1a\x42\x61tchGenerateAudioResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.demiurge.synth.v1.GenerateAudioResult\"\x9b\x01\n\x13GenerateAudioResult\x12=\n\tgenerated\x18\x01 \x01(\x0b\x32(.demiurge.synth.v1.GenerateAudioResponseH\x00\x12:\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\'.demiurge.synth.v1.GenerateAudioFailureH\x00\x42\t\n\x07outcome\"E\n\x14GenerateAudioFailure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xac\x01\n\x18ResynthesizeAudioRequest\x12#\n\x0fmelgan_model_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x33\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRefB\x06\xbaH\x03\xc8\x01\x01\x12\x36\n\noutput_key\x18\x03 \x01(\tB\"\xbaH\x1fr\x1d(\x80\x08\x32\x18^audio/[^/]+/[^/]+\\.wav$\"y\n\x19ResynthesizeAudioResponse\x12+\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x19\n\x11sample_rate_hertz\x18\x02 \x01(\x05\x12\x14\n\x0csample_count\x18\x03 \x01(\x04\"i\n\x0fGetModelRequest\x12\x1c\n\x08model_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x38\n\x06\x66\x61mily\x18\x02 \x01(\x0e\x32\x1e.demiurge.synth.v1.ModelFamilyB\x08\xbaH\x05\x82\x01\x02\x10\x01\";\n\x10GetModelResponse\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.demiurge.synth.v1.Model\"\x8a\x01\n\x11ListModelsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12\x38\n\x06\x66\x61mily\x18\x03 \x01(\x0e\x32\x1e.demiurge.synth.v1.ModelFamilyB\x08\xbaH\x05\x82\x01\x02\x10\x01\"W\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.demiurge.synth.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*]\n\x0bModelFamily\x12\x1c\n\x18MODEL_FAMILY_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_FAMILY_MELGAN\x10\x01\x12\x17\n\x13MODEL_FAMILY_UNAGAN\x10\x02\x32\x85\x04\n\x0cSynthService\x12\x62\n\rGenerateAudio\x12\'.demiurge.synth.v1.GenerateAudioRequest\x1a(.demiurge.synth.v1.GenerateAudioResponse\x12q\n\x12\x42\x61tchGenerateAudio\x12,.demiurge.synth.v1.BatchGenerateAudioRequest\x1a-.demiurge.synth.v1.BatchGenerateAudioResponse\x12n\n\x11ResynthesizeAudio\x12+.demiurge.synth.v1.ResynthesizeAudioRequest\x1a,.demiurge.synth.v1.ResynthesizeAudioResponse\x12S\n\x08GetModel\x12\".demiurge.synth.v1.GetModelRequest\x1a#.demiurge.synth.v1.GetModelResponse\x12Y\n\nListModels\x12$.demiurge.synth.v1.ListModelsRequest\x1a%.demiurge.synth.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'demiurge.synth.v1.synth_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MODEL_FIGURESENTRY']._loaded_options = None
+  _globals['_MODEL_FIGURESENTRY']._serialized_options = b'8\001'
   _globals['_GENERATEAUDIOREQUEST'].fields_by_name['unagan_model_id']._loaded_options = None
   _globals['_GENERATEAUDIOREQUEST'].fields_by_name['unagan_model_id']._serialized_options = b'\272H\007r\005\020\001(\377\001'
   _globals['_GENERATEAUDIOREQUEST'].fields_by_name['melgan_model_id']._loaded_options = None
@@ -42,6 +44,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEAUDIOREQUEST'].fields_by_name['duration']._serialized_options = b'\272H\r\252\001\007\"\003\010\220\034*\000\310\001\001'
   _globals['_GENERATEAUDIOREQUEST'].fields_by_name['output_key']._loaded_options = None
   _globals['_GENERATEAUDIOREQUEST'].fields_by_name['output_key']._serialized_options = b'\272H\037r\035(\200\0102\030^audio/[^/]+/[^/]+\\.wav$'
+  _globals['_BATCHGENERATEAUDIOREQUEST'].fields_by_name['unagan_model_id']._loaded_options = None
+  _globals['_BATCHGENERATEAUDIOREQUEST'].fields_by_name['unagan_model_id']._serialized_options = b'\272H\007r\005\020\001(\377\001'
+  _globals['_BATCHGENERATEAUDIOREQUEST'].fields_by_name['melgan_model_id']._loaded_options = None
+  _globals['_BATCHGENERATEAUDIOREQUEST'].fields_by_name['melgan_model_id']._serialized_options = b'\272H\007r\005\020\001(\377\001'
+  _globals['_BATCHGENERATEAUDIOREQUEST'].fields_by_name['duration']._loaded_options = None
+  _globals['_BATCHGENERATEAUDIOREQUEST'].fields_by_name['duration']._serialized_options = b'\272H\r\252\001\007\"\003\010\220\034*\000\310\001\001'
+  _globals['_BATCHGENERATEAUDIOREQUEST'].fields_by_name['items']._loaded_options = None
+  _globals['_BATCHGENERATEAUDIOREQUEST'].fields_by_name['items']._serialized_options = b'\272H\010\222\001\005\010\001\020\200\002'
+  _globals['_GENERATEAUDIOITEM'].fields_by_name['output_key']._loaded_options = None
+  _globals['_GENERATEAUDIOITEM'].fields_by_name['output_key']._serialized_options = b'\272H\037r\035(\200\0102\030^audio/[^/]+/[^/]+\\.wav$'
   _globals['_RESYNTHESIZEAUDIOREQUEST'].fields_by_name['melgan_model_id']._loaded_options = None
   _globals['_RESYNTHESIZEAUDIOREQUEST'].fields_by_name['melgan_model_id']._serialized_options = b'\272H\007r\005\020\001(\377\001'
   _globals['_RESYNTHESIZEAUDIOREQUEST'].fields_by_name['audio']._loaded_options = None
@@ -58,26 +70,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200\010'
   _globals['_LISTMODELSREQUEST'].fields_by_name['family']._loaded_options = None
   _globals['_LISTMODELSREQUEST'].fields_by_name['family']._serialized_options = b'\272H\005\202\001\002\020\001'
-  _globals['_MODELFAMILY']._serialized_start=1441
-  _globals['_MODELFAMILY']._serialized_end=1534
+  _globals['_MODELFAMILY']._serialized_start=2185
+  _globals['_MODELFAMILY']._serialized_end=2278
   _globals['_MODEL']._serialized_start=153
-  _globals['_MODEL']._serialized_end=392
-  _globals['_GENERATEAUDIOREQUEST']._serialized_start=395
-  _globals['_GENERATEAUDIOREQUEST']._serialized_end=624
-  _globals['_GENERATEAUDIORESPONSE']._serialized_start=626
-  _globals['_GENERATEAUDIORESPONSE']._serialized_end=743
-  _globals['_RESYNTHESIZEAUDIOREQUEST']._serialized_start=746
-  _globals['_RESYNTHESIZEAUDIOREQUEST']._serialized_end=918
-  _globals['_RESYNTHESIZEAUDIORESPONSE']._serialized_start=920
-  _globals['_RESYNTHESIZEAUDIORESPONSE']._serialized_end=1041
-  _globals['_GETMODELREQUEST']._serialized_start=1043
-  _globals['_GETMODELREQUEST']._serialized_end=1148
-  _globals['_GETMODELRESPONSE']._serialized_start=1150
-  _globals['_GETMODELRESPONSE']._serialized_end=1209
-  _globals['_LISTMODELSREQUEST']._serialized_start=1212
-  _globals['_LISTMODELSREQUEST']._serialized_end=1350
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1352
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1439
-  _globals['_SYNTHSERVICE']._serialized_start=1537
-  _globals['_SYNTHSERVICE']._serialized_end=1939
+  _globals['_MODEL']._serialized_end=496
+  _globals['_MODEL_FIGURESENTRY']._serialized_start=450
+  _globals['_MODEL_FIGURESENTRY']._serialized_end=496
+  _globals['_GENERATEAUDIOREQUEST']._serialized_start=499
+  _globals['_GENERATEAUDIOREQUEST']._serialized_end=728
+  _globals['_GENERATEAUDIORESPONSE']._serialized_start=730
+  _globals['_GENERATEAUDIORESPONSE']._serialized_end=847
+  _globals['_BATCHGENERATEAUDIOREQUEST']._serialized_start=850
+  _globals['_BATCHGENERATEAUDIOREQUEST']._serialized_end=1080
+  _globals['_GENERATEAUDIOITEM']._serialized_start=1082
+  _globals['_GENERATEAUDIOITEM']._serialized_end=1171
+  _globals['_BATCHGENERATEAUDIORESPONSE']._serialized_start=1173
+  _globals['_BATCHGENERATEAUDIORESPONSE']._serialized_end=1258
+  _globals['_GENERATEAUDIORESULT']._serialized_start=1261
+  _globals['_GENERATEAUDIORESULT']._serialized_end=1416
+  _globals['_GENERATEAUDIOFAILURE']._serialized_start=1418
+  _globals['_GENERATEAUDIOFAILURE']._serialized_end=1487
+  _globals['_RESYNTHESIZEAUDIOREQUEST']._serialized_start=1490
+  _globals['_RESYNTHESIZEAUDIOREQUEST']._serialized_end=1662
+  _globals['_RESYNTHESIZEAUDIORESPONSE']._serialized_start=1664
+  _globals['_RESYNTHESIZEAUDIORESPONSE']._serialized_end=1785
+  _globals['_GETMODELREQUEST']._serialized_start=1787
+  _globals['_GETMODELREQUEST']._serialized_end=1892
+  _globals['_GETMODELRESPONSE']._serialized_start=1894
+  _globals['_GETMODELRESPONSE']._serialized_end=1953
+  _globals['_LISTMODELSREQUEST']._serialized_start=1956
+  _globals['_LISTMODELSREQUEST']._serialized_end=2094
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2096
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2183
+  _globals['_SYNTHSERVICE']._serialized_start=2281
+  _globals['_SYNTHSERVICE']._serialized_end=2798
 # @@protoc_insertion_point(module_scope)

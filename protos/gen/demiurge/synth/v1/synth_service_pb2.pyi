@@ -51,6 +51,26 @@ class Model(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FiguresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     VERSION_ID_FIELD_NUMBER: _builtins.int
     FAMILY_FIELD_NUMBER: _builtins.int
@@ -61,6 +81,7 @@ class Model(_message.Message):
     HOP_LENGTH_SAMPLES_FIELD_NUMBER: _builtins.int
     MEL_CHANNELS_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the model: that of the training run that made it."""
     version_id: _builtins.str
@@ -81,6 +102,12 @@ class Model(_message.Message):
     """Mel bands."""
     size_bytes: _builtins.int
     """Size of the weights."""
+    @_builtins.property
+    def figures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What was measured on held-out sound, by name, as "stft_distance" and, beside it,
+        "griffin_lim_stft_distance"; empty for a model that was never judged.
+        """
+
     def __init__(
         self,
         *,
@@ -94,10 +121,11 @@ class Model(_message.Message):
         hop_length_samples: _builtins.int = ...,
         mel_channels: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
+        figures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "hop_length_samples", b"hop_length_samples", "id", b"id", "mel_channels", b"mel_channels", "sample_rate_hertz", b"sample_rate_hertz", "size_bytes", b"size_bytes", "step", b"step", "variant", b"variant", "version_id", b"version_id", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "figures", b"figures", "hop_length_samples", b"hop_length_samples", "id", b"id", "mel_channels", b"mel_channels", "sample_rate_hertz", b"sample_rate_hertz", "size_bytes", b"size_bytes", "step", b"step", "variant", b"variant", "version_id", b"version_id", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,6 +202,156 @@ class GenerateAudioResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateAudioResponse: _TypeAlias = GenerateAudioResponse  # noqa: Y015
+
+@_typing.final
+class BatchGenerateAudioRequest(_message.Message):
+    """BatchGenerateAudioRequest asks for new sounds of equal length from the same models."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNAGAN_MODEL_ID_FIELD_NUMBER: _builtins.int
+    MELGAN_MODEL_ID_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    unagan_model_id: _builtins.str
+    """The UNAGAN model: "id" (its best step) or "id@step"."""
+    melgan_model_id: _builtins.str
+    """The MelGAN model: "id" (its best step) or "id@step". Rate, hop and mel settings must agree."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Length of each sound; all of them together at most what DEMIURGE_SYNTH_MAX_SECONDS allows."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___GenerateAudioItem]:
+        """The sounds."""
+
+    def __init__(
+        self,
+        *,
+        unagan_model_id: _builtins.str = ...,
+        melgan_model_id: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        items: _abc.Iterable[Global___GenerateAudioItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "items", b"items", "melgan_model_id", b"melgan_model_id", "unagan_model_id", b"unagan_model_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGenerateAudioRequest: _TypeAlias = BatchGenerateAudioRequest  # noqa: Y015
+
+@_typing.final
+class GenerateAudioItem(_message.Message):
+    """GenerateAudioItem is one sound of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEED_FIELD_NUMBER: _builtins.int
+    OUTPUT_KEY_FIELD_NUMBER: _builtins.int
+    seed: _builtins.int
+    """Where all of its noise comes from."""
+    output_key: _builtins.str
+    """Where to store it: "audio/<database>/<file>.wav"."""
+    def __init__(
+        self,
+        *,
+        seed: _builtins.int = ...,
+        output_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_key", b"output_key", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateAudioItem: _TypeAlias = GenerateAudioItem  # noqa: Y015
+
+@_typing.final
+class BatchGenerateAudioResponse(_message.Message):
+    """BatchGenerateAudioResponse tells of each item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___GenerateAudioResult]:
+        """One for each item, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___GenerateAudioResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGenerateAudioResponse: _TypeAlias = BatchGenerateAudioResponse  # noqa: Y015
+
+@_typing.final
+class GenerateAudioResult(_message.Message):
+    """GenerateAudioResult is the sound, or why there is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATED_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def generated(self) -> Global___GenerateAudioResponse:
+        """The stored sound."""
+
+    @_builtins.property
+    def failure(self) -> Global___GenerateAudioFailure:
+        """What GenerateAudio would have failed with."""
+
+    def __init__(
+        self,
+        *,
+        generated: Global___GenerateAudioResponse | None = ...,
+        failure: Global___GenerateAudioFailure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "generated", b"generated", "outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "generated", b"generated", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["generated", "failure"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___GenerateAudioResult: _TypeAlias = GenerateAudioResult  # noqa: Y015
+
+@_typing.final
+class GenerateAudioFailure(_message.Message):
+    """GenerateAudioFailure is why one item of a batch has no sound."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """Canonical gRPC code."""
+    reason: _builtins.str
+    """Machine-readable reason, as in google.rpc.ErrorInfo."""
+    message: _builtins.str
+    """For people: what, and what to do."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateAudioFailure: _TypeAlias = GenerateAudioFailure  # noqa: Y015
 
 @_typing.final
 class ResynthesizeAudioRequest(_message.Message):

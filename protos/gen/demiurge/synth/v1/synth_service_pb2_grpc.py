@@ -40,6 +40,11 @@ class SynthServiceStub:
                 request_serializer=demiurge_dot_synth_dot_v1_dot_synth__service__pb2.GenerateAudioRequest.SerializeToString,
                 response_deserializer=demiurge_dot_synth_dot_v1_dot_synth__service__pb2.GenerateAudioResponse.FromString,
                 _registered_method=True)
+        self.BatchGenerateAudio = channel.unary_unary(
+                '/demiurge.synth.v1.SynthService/BatchGenerateAudio',
+                request_serializer=demiurge_dot_synth_dot_v1_dot_synth__service__pb2.BatchGenerateAudioRequest.SerializeToString,
+                response_deserializer=demiurge_dot_synth_dot_v1_dot_synth__service__pb2.BatchGenerateAudioResponse.FromString,
+                _registered_method=True)
         self.ResynthesizeAudio = channel.unary_unary(
                 '/demiurge.synth.v1.SynthService/ResynthesizeAudio',
                 request_serializer=demiurge_dot_synth_dot_v1_dot_synth__service__pb2.ResynthesizeAudioRequest.SerializeToString,
@@ -63,6 +68,14 @@ class SynthServiceServicer:
 
     def GenerateAudio(self, request, context):
         """GenerateAudio sings one new file and stores it. The same request always gives the same samples.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGenerateAudio(self, request, context):
+        """BatchGenerateAudio sings several new files of equal length at once, for bulk work: their samples
+        are within 1e-5 of what GenerateAudio gives, and an item that fails, fails alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +109,11 @@ def add_SynthServiceServicer_to_server(servicer, server):
                     servicer.GenerateAudio,
                     request_deserializer=demiurge_dot_synth_dot_v1_dot_synth__service__pb2.GenerateAudioRequest.FromString,
                     response_serializer=demiurge_dot_synth_dot_v1_dot_synth__service__pb2.GenerateAudioResponse.SerializeToString,
+            ),
+            'BatchGenerateAudio': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGenerateAudio,
+                    request_deserializer=demiurge_dot_synth_dot_v1_dot_synth__service__pb2.BatchGenerateAudioRequest.FromString,
+                    response_serializer=demiurge_dot_synth_dot_v1_dot_synth__service__pb2.BatchGenerateAudioResponse.SerializeToString,
             ),
             'ResynthesizeAudio': grpc.unary_unary_rpc_method_handler(
                     servicer.ResynthesizeAudio,
@@ -141,6 +159,33 @@ class SynthService:
             '/demiurge.synth.v1.SynthService/GenerateAudio',
             demiurge_dot_synth_dot_v1_dot_synth__service__pb2.GenerateAudioRequest.SerializeToString,
             demiurge_dot_synth_dot_v1_dot_synth__service__pb2.GenerateAudioResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGenerateAudio(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/demiurge.synth.v1.SynthService/BatchGenerateAudio',
+            demiurge_dot_synth_dot_v1_dot_synth__service__pb2.BatchGenerateAudioRequest.SerializeToString,
+            demiurge_dot_synth_dot_v1_dot_synth__service__pb2.BatchGenerateAudioResponse.FromString,
             options,
             channel_credentials,
             insecure,
