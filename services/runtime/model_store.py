@@ -1,14 +1,17 @@
 """The model store: trained weights under the id of the run that made them.
 
     models/<family>/<id>/<step>/{model.safetensors,config.json,card.md}
-    models/<family>/<id>/{best,last}.json       {"step": n}
+    models/<family>/<id>/<step>/{figures.json,*.png}        once it was judged
+    models/<family>/<id>/{best,last}.json                   {"step": n}
 
-A version exists once its config.json does, which is written after the weights.
+A version exists once its config.json does, which is written after the weights. What describes it,
+card, figures and pictures, may be replaced at any time; weights and config never are.
 """
 
+import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -24,6 +27,7 @@ from services.runtime.object_store.port import ObjectStore
 
 FAMILIES = ("melgan", "unagan", "predictor")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PICTURE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.png")
 _JSON_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
 
 
@@ -38,6 +42,8 @@ class ModelVersion:
     weights_key: str
     weights_sha256: str
     size_bytes: int
+    figures: dict[str, float] = field(default_factory=dict)
+    """What `describe` recorded last, by name; empty for one that was never judged."""
 
     @property
     def version_id(self) -> str:
@@ -85,6 +91,44 @@ class ModelStore:
             self._point(family, id, "best", step)
         return self._version(family, id, step)
 
+    def describe(
+        self,
+        version: ModelVersion,
+        *,
+        figures: Mapping[str, float],
+        card: str,
+        pictures: Mapping[str, bytes],
+    ) -> ModelVersion:
+        """Records what was found out about a version; it replaces what was recorded before.
+
+        `pictures` are PNG files by name, as "spectrogram.png". Returns the version with `figures`,
+        which are written last: cut short, the former ones stay. Raises InvalidInputError, before
+        anything is written, for a figure that is not finite or a picture of another name.
+        """
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise InvalidInputError(
+                    f"{version.version_id}: {name} is {value}, which is no figure", culprit=name
+                )
+        for name in pictures:
+            if not _PICTURE.fullmatch(name):
+                raise InvalidInputError(f"{name!r} cannot be a picture's name", culprit=name)
+        folder = f"{_folder(version.family, version.id)}/{version.step}"
+        for name, picture in pictures.items():
+            self._store.put(f"{folder}/{name}", picture)
+        self._store.put(f"{folder}/card.md", card.encode())
+        told = {name: float(value) for name, value in figures.items()}
+        self._store.put(f"{folder}/figures.json", orjson.dumps(told, option=_JSON_OPTIONS))
+        return replace(version, figures=told)
+
+    def read_card(self, version: ModelVersion) -> str:
+        """The card of a version, Markdown; "" if it has none."""
+        key = f"{_folder(version.family, version.id)}/{version.step}/card.md"
+        try:
+            return self._store.read(key).decode()
+        except NotFoundError:
+            return ""
+
     def find(self, family: str, model_id: str) -> ModelVersion:
         """The version that "id" (its best step) or "id@step" names.
 
@@ -124,7 +168,29 @@ class ModelStore:
             sha256, size = str(config["weights_sha256"]), int(config["weights_size_bytes"])
         except (KeyError, TypeError, ValueError):
             raise _corrupt(f"{folder}/config.json", "names no weights") from None
-        return ModelVersion(family, id_, step, config, f"{folder}/model.safetensors", sha256, size)
+        return ModelVersion(
+            family,
+            id_,
+            step,
+            config,
+            f"{folder}/model.safetensors",
+            sha256,
+            size,
+            self._figures(f"{folder}/figures.json"),
+        )
+
+    def _figures(self, key: str) -> dict[str, float]:
+        try:
+            told = self._json(key)
+        except NotFoundError:
+            return {}
+        except CorruptObjectError as error:
+            # The model is whole without them, and `demiurge evaluate` makes them again.
+            structlog.get_logger().warning("figures left out", reason=error.message)
+            return {}
+        return {
+            name: float(value) for name, value in told.items() if isinstance(value, int | float)
+        }
 
     def _step(self, key: str) -> int:
         step = self._json(key).get("step")

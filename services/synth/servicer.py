@@ -263,4 +263,5 @@ def _model(version: ModelVersion) -> pb.Model:
         hop_length_samples=mel.get("hop_length", 0),
         mel_channels=mel.get("n_mels", 0),
         size_bytes=version.size_bytes,
+        figures=version.figures,
     )
