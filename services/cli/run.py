@@ -115,10 +115,10 @@ def run(
         refuse_training_for,
     )
     from services.cli.connection import connect
-    from services.cli.crew import train_all
     from services.cli.following import fetch, follow
     from services.cli.progress import Progress
-    from services.cli.training import Order
+    from services.cli.training.crew import train_all
+    from services.cli.training.order import Order
     from services.cli.transfer import upload
     from services.errors import InvalidInputError
     from services.runtime.settings import RuntimeSettings, load

@@ -141,8 +141,9 @@ def _train(
     family: str, folder: Path, preset: str, steps: int | None, seed: int, device: str, **values: Any
 ) -> None:
     from services.cli.progress import Progress
-    from services.cli.training import Order, Workshop
-    from services.cli.training import train as train_order
+    from services.cli.training.order import Order
+    from services.cli.training.workshop import Workshop
+    from services.cli.training.workshop import train as train_order
 
     overrides = {name: value for name, value in values.items() if value is not None}
     with Progress() as progress:

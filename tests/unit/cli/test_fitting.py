@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from services.cli.fitting import Fit, fit
 from services.cli.progress import Reporter
+from services.cli.training.fit import Fit, fit
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
 
@@ -120,7 +120,7 @@ def test_without_wandb_a_training_goes_on(
 ONLINE = """
 import sys
 from pathlib import Path
-from services.cli import tracking
+from services.cli.training import tracking
 
 tracking.SECONDS_TO_START = 2.0
 with tracking.Tracker("abc12345", "melgan birds", {}, Path(sys.argv[1]), print) as tracker:

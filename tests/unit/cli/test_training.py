@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.cli.crew import train_all
 from services.cli.progress import Reporter
-from services.cli.training import Order, Workshop, train
+from services.cli.training.crew import train_all
+from services.cli.training.order import Order
+from services.cli.training.workshop import Workshop, train
 from services.errors import DemiurgeError, InvalidInputError, NotFoundError
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore

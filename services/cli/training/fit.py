@@ -1,34 +1,17 @@
 """Fitting: the loop around a trainer of any noun, from steps to stored models with cards."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
 
 from services.cli.progress import Reporter
-from services.cli.tracking import Tracker
+from services.cli.training.card import card
+from services.cli.training.tracking import Tracker
+from services.cli.training.trainer import Trainer
 from services.runtime.model_store import ModelStore, ModelVersion
 
 VALIDATIONS = 10
 """Validations in the course of a training, the last step's among them."""
-
-
-class Trainer(Protocol):
-    """What MelGanTrainer, UnaganTrainer and PredictorTrainer have in common."""
-
-    def step(self) -> Mapping[str, Any]:
-        """One update; its losses by name, as 0-d tensors."""
-
-    def validate(self) -> Mapping[str, float]:
-        """Figures on what was held out."""
-
-    def weights(self) -> bytes:
-        """The weights as they stand, as safetensors."""
-
-    def config(self) -> dict[str, Any]:
-        """Settings and statistics, as JSON-able values."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +69,3 @@ def fit(
                 note = f"{plan.figure} {value:.4g}"
             progress.update(name, step, plan.steps, note)
     return models.find(plan.family, plan.model_id)
-
-
-def card(plan: Fit, step: int, figures: Mapping[str, float], seconds: float) -> str:
-    """What a person wants to know of a model, as Markdown."""
-    rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(figures.items()))
-    return (
-        f"# {plan.family} {plan.model_id}, step {step}\n\n"
-        f"Trained on {plan.corpus}, {step} of {plan.steps} steps, {seconds:.0f} s, "
-        f"ended {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. "
-        f"The best step is chosen by {plan.figure} on held-out sound.\n\n"
-        f"| figure | value |\n|---|---|\n{rows}\n"
-    )

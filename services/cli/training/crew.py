@@ -10,7 +10,8 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 
 from services.cli.progress import Reporter
-from services.cli.training import Order, Workshop, train
+from services.cli.training.order import Order
+from services.cli.training.workshop import Workshop, train
 from services.errors import DemiurgeError
 
 SECONDS_TO_STOP = 10.0
