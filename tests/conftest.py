@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -166,8 +167,11 @@ def spec(
 
 
 def pytest_configure() -> None:
-    """One thread for torch, once it is imported: the tests' networks are too small for more."""
+    """What the commands that tests start take over from this process."""
+    # One thread for torch: the tests' networks are too small for more.
     os.environ["OMP_NUM_THREADS"] = "1"
+    # A shell's background job ignores Ctrl-C, and so would every command that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
