@@ -1,0 +1,53 @@
+"""Spectrograms side by side, as a PNG: what a person looks at before listening."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from services.synth.evaluation.judgement import Panel
+
+QUIETEST_DECIBELS = -100.0
+LOUDEST_DECIBELS = 20.0
+
+
+def spectrogram_picture(rows: "Sequence[Sequence[Panel]]", seconds_per_frame: float) -> bytes:
+    """PNG of rows of log10-mel spectrograms, on one scale of time and of level.
+
+    The same panels give the same bytes. There must be a panel in a row.
+    """
+    # Objects alone, no pyplot: nothing is shared, and no screen is asked for.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = max(len(row) for row in rows)
+    figure = Figure(figsize=(4.2 * columns, 2.6 * len(rows)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    longest = max(panel.mel.shape[1] for row in rows for panel in row) * seconds_per_frame
+    image = None
+    for row, cells in zip(rows, grid, strict=True):
+        for axes in cells[len(row) :]:
+            axes.set_axis_off()
+        for panel, axes in zip(row, cells, strict=False):
+            bands, frames = panel.mel.shape
+            image = axes.imshow(
+                20 * panel.mel,
+                origin="lower",
+                aspect="auto",
+                interpolation="nearest",
+                cmap="magma",
+                vmin=QUIETEST_DECIBELS,
+                vmax=LOUDEST_DECIBELS,
+                extent=(0, frames * seconds_per_frame, 0, bands),
+            )
+            axes.set_xlim(0, longest)
+            axes.set_title(panel.title, fontsize=9)
+            axes.set_ylabel("Mel band", fontsize=8)
+            axes.set_xlabel("Time (s)", fontsize=8)
+            axes.tick_params(labelsize=7)
+    figure.colorbar(image, ax=list(grid.flat), label="Level (dB)", pad=0.01, fraction=0.03)
+    target = io.BytesIO()
+    # No Software entry either: it would change with matplotlib's version alone.
+    figure.savefig(target, format="png", metadata={"Software": None})
+    return target.getvalue()
