@@ -33,6 +33,8 @@ def test_the_rounding_of_products_is_as_chosen_inside_and_as_before_outside(tf32
     assert [flag.allow_tf32 for flag in flags] == before
 
 
+# What torch says of itself when its compiler is loaded.
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_network_is_compiled_only_when_asked() -> None:
     network = nn.Linear(2, 2)
     assert Precision().compiled(network) is network
