@@ -1,16 +1,18 @@
 """Training of the four published predictors: squared error on z-scores, teacher forcing."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from services.audio.track import DescriptorTrack
+from services.errors import SettingsMismatchError
 from services.predictor.config import PredictorConfig
 from services.predictor.corpus import Corpus, Windows
 from services.predictor.loading import ARCHITECTURES
@@ -29,8 +31,9 @@ ENCODER_ONLY = "TransformerEncoderOnlyModel"
 class PredictorTrainer:
     """Trains one predictor, one optimisation step a call.
 
-    The same settings, tracks and seed give the same weights on the same kind of device: it seeds
-    torch's global generators.
+    The same settings, tracks and seed give the same weights on the same kind of device. What is
+    drawn in a step follows from seed and step alone: each seeds torch's global generators anew, so
+    that a training which goes on from its state needs no random state.
     """
 
     def __init__(
@@ -72,9 +75,9 @@ class PredictorTrainer:
         self._optimizer = optimizer(self.network.parameters(), lr=settings.learning_rate)
         self._training = _Batches(self.corpus.training, self._length, self._device)
         self._validation = _Batches(self.corpus.validation, self._length, self._device)
-        self._order = np.random.default_rng(seed)
-        self._epoch: Iterator[Tensor] = iter(())
-        self._steps = 0
+        self._order: tuple[int, Tensor] = (-1, self._training.starts)
+        self.steps = 0
+        self.waited_seconds = 0.0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -87,23 +90,29 @@ class PredictorTrainer:
         return self.steps_per_epoch * self.settings.epochs
 
     def step(self) -> dict[str, Tensor]:
-        """One optimisation step on the next batch; its losses, detached: {"mse"}."""
-        starts = next(self._epoch, None)
-        if starts is None:
-            drawn = torch.from_numpy(self._order.permutation(len(self._training.starts)))
-            self._epoch = iter(torch.split(self._training.starts[drawn], self.settings.batch_size))
-            starts = next(self._epoch)
+        """One optimisation step on the next batch.
+
+        Returns 0-d tensors: "mse", "learning_rate" and "gradient_norm/network", before clipping.
+        """
+        draw = np.random.SeedSequence((self.seed, self.steps)).generate_state(1, np.uint64)
+        torch.manual_seed(int(draw[0]))
+        learning_rate = self._learning_rate()
         for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = learning_rate
         self.network.train()
-        loss = self._loss(self._training, starts, self.settings.input_noise)
+        loss = self._loss(self._training, self._next_starts(), self.settings.input_noise)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.settings.gradient_clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(
+            self.network.parameters(), self.settings.gradient_clip or math.inf
+        )
         self._optimizer.step()
-        self._steps += 1
-        return {"mse": loss.detach()}
+        self.steps += 1
+        return {
+            "mse": loss.detach(),
+            "learning_rate": torch.tensor(learning_rate),
+            "gradient_norm/network": norm.detach(),
+        }
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -139,20 +148,66 @@ class PredictorTrainer:
             standard_deviations=tuple(np.sqrt(statistics.variances).tolist()),
             sample_rate_hertz=self.corpus.sample_rate_hertz,
             hop_length_samples=self.corpus.hop_length_samples,
-            training=asdict(self.settings) | {"seed": self.seed},
+            training=asdict(self.settings)
+            | {
+                "seed": self.seed,
+                "steps": self.steps,
+                "validation_files": list(self.corpus.held_out),
+            },
         ).to_json()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that going on from here needs, as tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "settings": asdict(self.settings) | {"seed": self.seed},
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave: the weights then follow bit for bit on a CPU.
+
+        Raises SettingsMismatchError naming a setting that was another.
+        """
+        own = asdict(self.settings) | {"seed": self.seed}
+        for name, value in state["settings"].items():
+            if own.get(name) != value:
+                raise SettingsMismatchError(
+                    f"predictor: {name} was {value!r} in the stored training and is "
+                    f"{own.get(name)!r}",
+                    culprit=name,
+                )
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.steps = int(state["steps"])
+
+    def examples(self) -> dict[str, tuple[NDArray[np.float32], int]]:
+        """Sound to hear: none, for descriptors are none."""
+        return {}
 
     @property
     def _length(self) -> int:
         return self.settings.window_size + self._ahead
 
+    def _next_starts(self) -> Tensor:
+        """Where the windows of this step start; each epoch has its own order."""
+        epoch, batch = divmod(self.steps, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            drawn = np.random.default_rng((self.seed, epoch)).permutation(
+                len(self._training.starts)
+            )
+            self._order = epoch, self._training.starts[torch.from_numpy(drawn).to(self._device)]
+        size = self.settings.batch_size
+        return self._order[1][batch * size : (batch + 1) * size]
+
     def _learning_rate(self) -> float:
         settings = self.settings
         if settings.schedule == "cosine":
-            done = min(self._steps / self.total_steps, 1.0)
+            done = min(self.steps / self.total_steps, 1.0)
             return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
         if settings.schedule == "published" and settings.selected_model == ENCODER_ONLY:
-            return settings.learning_rate * PUBLISHED_DECAY ** (self._steps // self.steps_per_epoch)
+            return settings.learning_rate * PUBLISHED_DECAY ** (self.steps // self.steps_per_epoch)
         return settings.learning_rate
 
     def _free_run(self) -> float:

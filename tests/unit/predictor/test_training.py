@@ -1,5 +1,6 @@
 """Training: real steps on small corpora."""
 
+import io
 import json
 from dataclasses import asdict, replace
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from services.audio.track import DescriptorTrack
-from services.errors import InvalidInputError, NotFoundError
+from services.errors import InvalidInputError, NotFoundError, SettingsMismatchError
 from services.predictor.loading import ARCHITECTURES, load_predictor
 from services.predictor.presets import PRESETS, preset
 from services.predictor.training import PredictorTrainer
@@ -175,8 +176,11 @@ def test_free_running_flat_is_told_from_moving_like_the_recordings() -> None:
 
 
 def test_training_settings_are_recorded_with_the_model() -> None:
-    recorded = trainer(seed=7).config()["training"]
-    assert recorded == asdict(replace(SMALL, selected_model="LSTM")) | {"seed": 7}
+    trained = trainer(seed=7)
+    trained.step()
+    recorded = trained.config()["training"]
+    beside = {"seed": 7, "steps": 1, "validation_files": list(trained.corpus.held_out)}
+    assert recorded == asdict(replace(SMALL, selected_model="LSTM")) | beside
 
 
 def test_heads_that_do_not_fit_the_features_are_named() -> None:
@@ -230,3 +234,38 @@ def test_an_unknown_preset_is_named_with_those_there_are() -> None:
 def test_every_figure_that_a_preset_chooses_by_is_measured() -> None:
     measured = trainer().validate()
     assert all(settings.validation_figure in measured for settings in PRESETS.values())
+
+
+@pytest.mark.parametrize("architecture", ALL)
+@pytest.mark.parametrize("steps", [3, 38])
+def test_a_training_goes_on_from_its_state_to_the_same_weights(
+    architecture: str, steps: int
+) -> None:
+    """38 steps are more than an epoch, and end within one."""
+
+    def fresh() -> PredictorTrainer:
+        return trainer(architecture, dropout=0.2, input_noise=0.1, schedule="cosine")
+
+    undisturbed, before = fresh(), fresh()
+    for _ in range(steps + 4):
+        undisturbed.step()
+    for _ in range(steps):
+        before.step()
+    before.validate()
+    stored = io.BytesIO()
+    torch.save(before.state_dict(), stored)
+    stored.seek(0)
+    resumed = fresh()
+    resumed.load_state_dict(torch.load(stored, weights_only=True))
+    torch.rand(3)
+    for _ in range(4):
+        last = resumed.step()
+    assert resumed.weights() == undisturbed.weights()
+    assert resumed.validate() == undisturbed.validate()
+    assert resumed.steps == steps + 4
+    assert set(last) == {"mse", "learning_rate", "gradient_norm/network"}
+
+
+def test_a_state_of_other_settings_is_refused_by_name() -> None:
+    with pytest.raises(SettingsMismatchError, match=r"hidden_size was 16 .* is 8"):
+        trainer(hidden_size=8).load_state_dict(trainer().state_dict())
