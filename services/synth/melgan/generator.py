@@ -19,6 +19,7 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 from services.errors import CorruptObjectError, InvalidInputError, SettingsMismatchError
 from services.synth.interruption import BidirectionalGRU
 from services.synth.mel import MelSettings
+from services.synth.melgan.excitation import Excitation
 
 Variant = Literal["original", "gru"]
 
@@ -43,24 +44,20 @@ class MelGanSettings:
     """Upsampling factors, in order."""
     mel: MelSettings = field(default_factory=MelSettings)
     """The input's settings."""
-    noise_channels: int = 0
-    """Channels of noise beside the mel bands; none in the published form. A generator that hears
-    nothing but a steady spectrum repeats itself every hop, which buzzes at the frame rate."""
+    excitation: bool = False
+    """Whether it hears a waveform with plausible phases beside the mel; not in the published form.
+    A generator that hears nothing but a steady spectrum repeats itself every hop, which buzzes at
+    the frame rate."""
 
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):
             raise SettingsMismatchError(
                 f"MelGAN: variant {self.variant!r} is neither of {', '.join(get_args(Variant))}"
             )
-        if (
-            self.ngf < 1
-            or min(self.n_residual_layers, self.noise_channels) < 0
-            or any(ratio < 1 for ratio in self.ratios)
-        ):
+        if self.ngf < 1 or self.n_residual_layers < 0 or any(ratio < 1 for ratio in self.ratios):
             raise SettingsMismatchError(
-                f"MelGAN: ngf {self.ngf}, n_residual_layers {self.n_residual_layers}, "
-                f"noise_channels {self.noise_channels} and ratios {list(self.ratios)} must be "
-                "positive"
+                f"MelGAN: ngf {self.ngf}, n_residual_layers {self.n_residual_layers} and ratios "
+                f"{list(self.ratios)} must be positive"
             )
         if math.prod(self.ratios) != self.mel.hop_length:
             raise SettingsMismatchError(
@@ -91,7 +88,7 @@ class MelGanSettings:
             "ngf": self.ngf,
             "n_residual_layers": self.n_residual_layers,
             "ratios": list(self.ratios),
-            "noise_channels": self.noise_channels,
+            "excitation": self.excitation,
             "mel": self.mel.to_config(),
         }
 
@@ -107,7 +104,7 @@ class MelGanSettings:
                 ngf=int(config["ngf"]),
                 n_residual_layers=int(config["n_residual_layers"]),
                 ratios=tuple(int(ratio) for ratio in config["ratios"]),
-                noise_channels=int(config.get("noise_channels", 0)),
+                excitation=bool(config.get("excitation", False)),
                 mel=MelSettings.from_config(config["mel"]),
             )
         except KeyError as absent:
@@ -140,9 +137,14 @@ class ResidualBlock(nn.Module):
 
 
 class Upsampling(nn.Module):
-    """A transposed convolution that multiplies time by `ratio` and halves the channels."""
+    """A transposed convolution that multiplies time by `ratio` and halves the channels.
 
-    def __init__(self, in_channels: int, ratio: int, n_residual_layers: int) -> None:
+    Where it is excited, each of its steps also hears the `excited_by` samples of that step.
+    """
+
+    def __init__(
+        self, in_channels: int, ratio: int, n_residual_layers: int, excited_by: int = 0
+    ) -> None:
         super().__init__()
         self.transposed = weight_norm(
             nn.ConvTranspose1d(
@@ -154,13 +156,23 @@ class Upsampling(nn.Module):
                 output_padding=ratio % 2,
             )
         )
+        self.excited_by = excited_by
+        if excited_by:
+            self.excited = weight_norm(nn.Conv1d(excited_by, in_channels // 2, kernel_size=1))
         self.residuals = nn.Sequential(
             *(ResidualBlock(in_channels // 2, 3**j) for j in range(n_residual_layers))
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, steps) to (B, in_channels / 2, steps * ratio)."""
-        return cast(Tensor, self.residuals(self.transposed(x)))
+    def forward(self, x: Tensor, wave: Tensor | None = None) -> Tensor:
+        """(B, in_channels, steps) to (B, in_channels / 2, steps * ratio).
+
+        `wave`, (B, 1, steps * ratio * excited_by), is wanted where it is excited.
+        """
+        x = self.transposed(x)
+        if wave is not None:
+            steps = wave.reshape(len(wave), -1, self.excited_by)
+            x = x + self.excited(steps.mT)
+        return cast(Tensor, self.residuals(x))
 
 
 class Recurrence(nn.Module):
@@ -184,39 +196,47 @@ class Generator(nn.Module):
         super().__init__()
         self.settings = settings
         channels = settings.ngf * 2 ** len(settings.ratios)
-        self.first = _edge_convolution(settings.n_mels + settings.noise_channels, channels)
+        self.first = _edge_convolution(settings.n_mels, channels)
         self.recurrence = Recurrence(channels) if settings.variant == "gru" else nn.Identity()
         self.upsamplings = nn.ModuleList()
+        samples = settings.mel.hop_length
         for ratio in settings.ratios:
-            self.upsamplings.append(Upsampling(channels, ratio, settings.n_residual_layers))
+            samples //= ratio
+            excited_by = samples if settings.excitation else 0
+            self.upsamplings.append(
+                Upsampling(channels, ratio, settings.n_residual_layers, excited_by)
+            )
             channels //= 2
         self.last = _edge_convolution(channels, 1)
         self.activation = nn.LeakyReLU(LEAK)
+        self._excitation = Excitation(settings.mel) if settings.excitation else None
 
-    def draw_noise(self, frames: int, seeds: Sequence[int]) -> Tensor:
-        """Noise (len(seeds), noise_channels, frames) float32, each item from a seed of its own.
+    def excite(self, mel: Tensor, seeds: Sequence[int]) -> Tensor | None:
+        """The excitation (B, hop_length, frames) float32 of `mel`, (B, n_mels, frames); or None.
 
-        It is drawn on the CPU, so that a seed means the same on every device and in every batch.
+        Column t holds the samples of frame t, so that it is cut by frames like the mel. Item i
+        comes from `seeds[i]`. It is computed, and stays, on the CPU: call it where a device need
+        not be waited for.
         """
-        shape = (self.settings.noise_channels, frames)
-        items = [
-            torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds
-        ]
-        return torch.stack(items)
+        if self._excitation is None:
+            return None
+        waves = torch.from_numpy(self._excitation(mel.detach().cpu().float().numpy(), seeds))
+        return waves.reshape(len(waves), -1, self.settings.mel.hop_length).mT
 
-    def forward(self, mel: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, mel: Tensor, excitation: Tensor | None = None) -> Tensor:
         """Waveform of `mel`.
 
         Args:
             mel: (B, n_mels, frames) float32, log10 magnitudes as `MelSpectrogram` gives them.
-            noise: (B, noise_channels, frames) float32, normally drawn, see `draw_noise`; nothing
-                where the settings have no noise channels.
+            excitation: (B, hop_length, frames) float32 from `excite`, on the device of `mel`;
+                None where the settings have none.
 
         Returns:
             (B, 1, frames * hop_length) float32 in (-1, 1).
 
         Raises:
-            InvalidInputError: another number of bands, or too few frames to reflect.
+            InvalidInputError: another number of bands, too few frames to reflect, or an
+                excitation that is amiss.
         """
         if mel.ndim != 3 or mel.shape[1] != self.settings.n_mels:
             raise InvalidInputError(
@@ -227,16 +247,15 @@ class Generator(nn.Module):
             raise InvalidInputError(
                 f"MelGAN: {mel.shape[2]} frames are too few: at least {shortest} are needed"
             )
-        channels = 0 if noise is None else noise.shape[1]
-        if channels != self.settings.noise_channels:
-            raise InvalidInputError(
-                f"MelGAN: {channels} channels of noise, not {self.settings.noise_channels}"
-            )
-        heard = mel if noise is None else torch.cat([mel, noise.to(mel.device)], dim=1)
-        x = self.recurrence(self.activation(self.first(heard)))
+        if (excitation is None) == self.settings.excitation:
+            wants = "wants an" if self.settings.excitation else "knows no"
+            raise InvalidInputError(f"MelGAN: this generator {wants} excitation")
+        wave = None if excitation is None else excitation.mT.flatten(1)[:, None]
+        x = self.recurrence(self.activation(self.first(mel)))
         for upsampling in self.upsamplings:
-            x = self.activation(upsampling(x))
-        return torch.tanh(self.last(x))
+            x = self.activation(upsampling(x, wave))
+        x = self.last(x)
+        return torch.tanh(x if wave is None else x + wave)
 
     def remove_weight_norm(self) -> Self:
         """Fold weight norm into plain weights, in place: the same function, faster."""
@@ -250,9 +269,11 @@ def vocode(generator: Generator, mel: Tensor, seeds: Sequence[int] | None = None
     """The waveform of `mel`, the same samples each time on the same kind of device.
 
     Shapes, units and errors are those of `Generator.forward`; no gradient is kept. Where the
-    settings have noise channels, item i hears the noise of `seeds[i]`, 0 if none are given.
+    settings have an excitation, that of item i comes from `seeds[i]`, 0 if none are given.
     """
-    noise = generator.draw_noise(mel.shape[-1], seeds or [0] * len(mel))
+    excitation = generator.excite(mel, seeds or [0] * len(mel))
+    if excitation is not None:
+        excitation = excitation.to(mel.device)
     # Unless told so, cuDNN may choose by a race, and sums of another order differ in last bits.
     with (
         torch.inference_mode(),
@@ -260,7 +281,7 @@ def vocode(generator: Generator, mel: Tensor, seeds: Sequence[int] | None = None
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         ),
     ):
-        return cast(Tensor, generator(mel, noise))
+        return cast(Tensor, generator(mel, excitation))
 
 
 def folded_state(module: nn.Module) -> dict[str, Tensor]:

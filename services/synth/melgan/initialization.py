@@ -12,13 +12,13 @@ QUIETEST = 1e-2
 
 
 def fit_to_data(
-    generator: Generator, mel: Tensor, noise: Tensor | None, *, loudness: float
+    generator: Generator, mel: Tensor, excitation: Tensor | None, *, loudness: float
 ) -> None:
     """Scale and shift each convolution, in place, so that its output is centred and of unit size.
 
     Log-mel spectrograms are far from centred, so a narrow generator would spend its first hundreds
-    of steps on that. `mel` and `noise` are what `forward` takes; `loudness` is the root mean square
-    that the sound of the last convolution gets, at least 0.01.
+    of steps on that. `mel` and `excitation` are what `forward` takes; `loudness` is the root mean
+    square that the sound of the last convolution gets, at least 0.01.
     """
 
     def fit(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def fit_to_data(
     hooks = [convolution.register_forward_hook(fit) for convolution in convolutions]
     try:
         with torch.no_grad():
-            generator(mel, noise)
+            generator(mel, excitation)
     finally:
         for hook in hooks:
             hook.remove()

@@ -113,33 +113,36 @@ def test_the_shortest_mel_sounds_and_a_shorter_one_is_refused(
         generator(torch.zeros(1, 80, shortest - 1))
 
 
-def test_noise_channels_are_heard_by_seed_and_need_noise() -> None:
-    settings = MelGanSettings(variant="original", ngf=2, ratios=(16, 16), noise_channels=3)
+def excited(*, excitation: bool = True) -> Generator:
+    settings = MelGanSettings(variant="original", ngf=2, ratios=(16, 16), excitation=excitation)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        generator = Generator(settings).eval()
-        steady = torch.randn(1, 80, 1).expand(2, 80, 24)
-    loaded, found = load_generator(settings.to_config(), save_generator(generator))
-    assert found == settings
+        return Generator(settings).eval()
+
+
+def test_an_excitation_is_drawn_from_the_seed_and_must_be_given() -> None:
+    generator = excited()
+    loaded, found = load_generator(generator.settings.to_config(), save_generator(generator))
+    assert found == generator.settings
+    steady = torch.linspace(0, -4, 80)[None, :, None].expand(2, 80, 24)
     heard = vocode(loaded, steady, [5, 6])
     assert torch.equal(heard, vocode(loaded, steady, [5, 6]))
     assert torch.allclose(heard[:1], vocode(loaded, steady[:1], [5]), atol=1e-6)
     assert not torch.equal(heard[0], heard[1])
-    with pytest.raises(InvalidInputError, match="0 channels of noise, not 3"):
+    with pytest.raises(InvalidInputError, match="wants an excitation"):
         loaded(steady)
+    plain = excited(excitation=False)
+    assert plain.excite(steady, [5, 6]) is None
+    with pytest.raises(InvalidInputError, match="knows no excitation"):
+        plain(steady, loaded.excite(steady, [5, 6]))
 
 
-def test_only_noise_keeps_a_steady_spectrum_from_repeating_every_hop() -> None:
-    def strays(noise_channels: int) -> float:
-        settings = MelGanSettings(
-            variant="original", ngf=2, ratios=(16, 16), noise_channels=noise_channels
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            generator = Generator(settings).eval()
-            steady = torch.randn(1, 80, 1).expand(1, 80, 48)
+def test_only_an_excitation_keeps_a_steady_spectrum_from_repeating_every_hop() -> None:
+    def strays(*, excitation: bool) -> float:
+        generator = excited(excitation=excitation)
+        steady = torch.linspace(0, -4, 80)[None, :, None].expand(1, 80, 48)
         sound = vocode(generator, steady, [1])[0, 0, 16 * 256 : 32 * 256]
         return float((sound[256:] - sound[:-256]).abs().max() / sound.std())
 
-    assert strays(0) < 1e-3
-    assert strays(8) > 1e-2
+    assert strays(excitation=False) < 1e-3
+    assert strays(excitation=True) > 0.5
