@@ -49,6 +49,11 @@ class Journal:
             structlog.get_logger().warning("log begun anew", log=self._key, reason=error.message)
             self._entries = []
 
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """What it holds, in the order of the steps."""
+        return tuple(self._entries)
+
     def record(self, step: int, figures: Mapping[str, float]) -> None:
         """Adds figures to a step, the last one or a later one; kept by the next `flush`.
 

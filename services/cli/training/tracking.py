@@ -1,14 +1,28 @@
 """Weights & Biases as a sink: offline unless told otherwise, and never something to depend on."""
 
+import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from services.cli.training.journal import Entry
+from services.runtime.model_store import ModelStore, ModelVersion
+
 # W&B's own patience is a minute and a half at the start and has no end at the end.
 SECONDS_TO_START = 20.0
 SECONDS_TO_FINISH = 60.0
+# An artifact may take a minute, and as long as its bytes do on a slow line.
+SLOW_BYTES_PER_SECOND = 1 << 20
+
+ARTIFACT_TYPE = "model"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.md"
 
 
 class Tracker:
@@ -17,6 +31,11 @@ class Tracker:
     WANDB_MODE, WANDB_PROJECT and WANDB_ENTITY are read by W&B itself; where no mode is set, it
     stays offline. What cannot be sent is kept below `folder`, for `wandb sync`. Whatever W&B
     raises is told to `warn` once, in one line, and training goes on without it.
+
+    A training that is resumed goes on under its id, and `past` is what its journal holds: a process
+    that was killed had not given all of it away. Online, what W&B lacks of it is sent. Offline, the
+    new folder holds all of it, and those of earlier starts are renamed, so that `wandb sync` finds
+    each step once; the sounds of earlier starts stay in them.
     """
 
     def __init__(
@@ -26,8 +45,10 @@ class Tracker:
         config: Mapping[str, Any],
         folder: Path,
         warn: Callable[[str], None],
+        past: Sequence[Entry] = (),
     ) -> None:
         self._run: Any = None
+        self._begun: Any = None
         self._warn = warn
         self._kept = ""
         mode: Any = os.environ.get("WANDB_MODE") or "offline"
@@ -40,6 +61,8 @@ class Tracker:
             self._kept = ""
             self._guard(self._forget)
             self._guard(self._start, "offline", run_id, name, dict(config), folder)
+        for entry in past:
+            self.log(entry.step, entry.figures)
 
     def _start(
         self, mode: Any, run_id: str, name: str, config: dict[str, Any], folder: Path
@@ -48,10 +71,16 @@ class Tracker:
         # and it says more than the one line that is ours.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_SILENT", "true")
+        # Artifacts are staged there; the home of who trains need not be writable.
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder))
+        os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "cache"))
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
+        if mode == "offline":
+            for former in folder.glob(f"wandb/offline-run-*-{run_id}"):
+                former.rename(former.with_name(f"former-{former.name}"))
+        self._run = self._begun = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or "demiurge",
             mode=mode,
             id=run_id,
@@ -71,13 +100,68 @@ class Tracker:
     def _forget(self) -> None:
         import wandb
 
-        # Its background process holds the id of the run that could not start.
+        # Its background process holds the id of a run that could not start, and one that has died
+        # would be complained of when ours ends.
         wandb.teardown(exit_code=1)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Sends figures of one step."""
-        if self._run is not None:
-            self._guard(self._run.log, dict(figures), step=step)
+        """Sends figures of one step, as plain numbers; a step that W&B has already is left out."""
+        self._guard(self._log, step, figures)
+
+    def listen(self, step: int, examples: Mapping[str, tuple[NDArray[np.float32], int]]) -> None:
+        """Sends sounds (mono samples, rate in hertz) by name, each with a spectrogram of it."""
+        self._guard(self._listen, step, examples)
+
+    def publish(self, models: ModelStore, version: ModelVersion) -> None:
+        """Sends a stored model as an artifact, where W&B is online: weights, config and card.
+
+        It waits until they have arrived, for a minute and a second per MiB at most.
+        """
+        self._guard(self._publish, models, version)
+
+    def _log(self, step: int, row: Mapping[str, Any]) -> None:
+        if self._run is not None and step >= self._run.starting_step:
+            self._run.log(dict(row), step=step)
+
+    def _listen(self, step: int, examples: Mapping[str, tuple[NDArray[np.float32], int]]) -> None:
+        if self._run is None or not examples:
+            return
+        import wandb
+        from PIL import Image
+
+        from services.playback.spectrogram import Spectrogram
+
+        media: dict[str, Any] = {}
+        for name, (heard, rate) in examples.items():
+            # A generator that has come apart gives numbers that no player takes.
+            samples = np.nan_to_num(heard, posinf=1, neginf=-1).clip(-1, 1)
+            spectrogram = Spectrogram(rate, len(samples))
+            spectrogram.add(samples[:, None])
+            media[f"audio/{name}"] = wandb.Audio(samples, sample_rate=rate)
+            with Image.open(io.BytesIO(spectrogram.png())) as picture:
+                media[f"spectrogram/{name}"] = wandb.Image(picture)
+        self._log(step, media)
+
+    def _publish(self, models: ModelStore, version: ModelVersion) -> None:
+        if self._run is None or self._run.offline:
+            return
+        import wandb
+
+        artifact = wandb.Artifact(
+            f"{version.family}-{version.id}",
+            ARTIFACT_TYPE,
+            metadata={"family": version.family, "step": version.step, **version.figures},
+        )
+        files = {
+            WEIGHTS: models.read_weights(version),
+            CONFIG: orjson.dumps(version.config, option=orjson.OPT_INDENT_2),
+            CARD: models.read_card(version).encode(),
+        }
+        for name, content in files.items():
+            with artifact.new_file(name, mode="wb") as file:
+                file.write(content)
+        seconds = SECONDS_TO_FINISH + version.size_bytes / SLOW_BYTES_PER_SECOND
+        self._run.log_artifact(artifact).wait(timeout=round(seconds))
 
     def __enter__(self) -> "Tracker":
         return self
@@ -88,8 +172,15 @@ class Tracker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        code = 0 if kind is None else 1
         if self._run is not None:
-            self._guard(self._run.finish, exit_code=0 if kind is None else 1)
+            self._guard(self._run.finish, exit_code=code)
+        elif self._begun is not None:
+            # What it took before it failed can still be kept.
+            with suppress(Exception):
+                self._begun.finish(exit_code=code)
+            with suppress(Exception):
+                self._forget()
 
     def _guard(self, call: Callable[..., object], *arguments: Any, **keywords: Any) -> bool:
         try:
