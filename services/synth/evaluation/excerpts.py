@@ -1,7 +1,6 @@
 """Excerpts: as much of a corpus as is worth the time that a judgement takes."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +19,7 @@ def excerpts(
     if not clips:
         raise InvalidInputError("no recordings to judge by")
     longest = max(round(seconds_each * sample_rate_hertz), 1)
-    cut = [replace(clip, samples=clip.samples[:longest]) for clip in clips]
+    cut = [clip.part(0, min(longest, clip.samples.size)) for clip in clips]
     total = sum(clip.samples.size for clip in cut)
     allowed = seconds_in_all * sample_rate_hertz
     if total <= allowed:

@@ -68,12 +68,12 @@ class Gaussian:
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     """|m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½): at least 0, and 0 for equal ones.
 
-    The trace of the root comes from the eigenvalues of a symmetric product, which are real and, but
-    for rounding, not negative even where a covariance is singular.
+    The trace of the root is the sum of the singular values of C1^½ C2^½: real, and exact even where
+    a covariance is singular.
     """
-    root = _root(first.covariance)
-    values = np.linalg.eigvalsh(root @ second.covariance @ root)
-    cross = np.sqrt(values.clip(min=0)).sum()
+    cross = np.linalg.svd(
+        _root(first.covariance) @ _root(second.covariance), compute_uv=False
+    ).sum()
     means = np.square(first.mean - second.mean).sum()
     traces = np.trace(first.covariance) + np.trace(second.covariance)
     return max(float(means + traces - 2 * cross), 0.0)

@@ -189,7 +189,7 @@ def _griffin_lim_voice(unagan: Unagan) -> Callable[[int, int], FloatArray]:
 
 
 def _audible(clips: Sequence[Clip], rate: int, settings: GeneratedSound) -> list[Clip]:
-    audible = [clip for clip in clips if clip.samples.any()]
+    audible = [clip for clip in clips if clip.peak > 0]
     if not audible:
         return []
     cut = excerpts(
@@ -198,7 +198,7 @@ def _audible(clips: Sequence[Clip], rate: int, settings: GeneratedSound) -> list
         seconds_each=settings.recorded_seconds_each,
         seconds_in_all=settings.recorded_seconds_in_all,
     )
-    return [clip for clip in cut if clip.samples.any()]
+    return [clip for clip in cut if clip.peak > 0]
 
 
 def _noise_frames(held_out: Sequence[Clip], rate: int, settings: GeneratedSound) -> list[Frames]:
@@ -214,7 +214,7 @@ def _noise_frames(held_out: Sequence[Clip], rate: int, settings: GeneratedSound)
 
 
 def _at_full_scale(clip: Clip) -> FloatArray:
-    scaled: FloatArray = clip.samples / np.abs(clip.samples).max()
+    scaled: FloatArray = clip.samples / clip.peak
     return scaled
 
 
