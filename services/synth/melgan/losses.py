@@ -1,7 +1,9 @@
 """What MelGAN minimises: hinge and feature matching (Kumar et al., 2019, arXiv:1910.06711).
 
 `multi_resolution_stft` is Parallel WaveGAN's (Yamamoto et al., 2020, arXiv:1910.11480); it lets a
-narrow generator learn within minutes.
+narrow generator learn within minutes. All are means over the items of a batch, so that the average
+over the equal shares of several devices is the loss of the batch. They are float32 whatever is
+given: in bf16, a mean of many small values would lose them.
 """
 
 import torch
@@ -13,12 +15,13 @@ from services.synth.melgan.discriminator import Features
 STFT_RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
 """(n_fft, hop length, window length) of each."""
 QUIETEST_POWER = 1e-7
+QUIETEST_NORM = 1.0
 
 
 def hinge_discriminator(real: Features, fake: Features) -> Tensor:
     """Verdicts on real sound pushed above 1, on generated below -1; summed over scales."""
     losses = [
-        F.relu(1 - real_scale[-1]).mean() + F.relu(1 + fake_scale[-1]).mean()
+        F.relu(1 - real_scale[-1].float()).mean() + F.relu(1 + fake_scale[-1].float()).mean()
         for real_scale, fake_scale in zip(real, fake, strict=True)
     ]
     return torch.stack(losses).sum()
@@ -26,7 +29,7 @@ def hinge_discriminator(real: Features, fake: Features) -> Tensor:
 
 def hinge_generator(fake: Features) -> Tensor:
     """Verdicts on generated sound pushed up; summed over scales."""
-    return torch.stack([-scale[-1].mean() for scale in fake]).sum()
+    return torch.stack([-scale[-1].float().mean() for scale in fake]).sum()
 
 
 def feature_matching(real: Features, fake: Features) -> Tensor:
@@ -37,7 +40,7 @@ def feature_matching(real: Features, fake: Features) -> Tensor:
         # Beside the strided layers, one hidden layer stands before them and one behind.
         weight = 4 / (hidden - 1) / len(real)
         total += [
-            weight * F.l1_loss(fake_scale[layer], real_scale[layer].detach())
+            weight * F.l1_loss(fake_scale[layer].float(), real_scale[layer].detach().float())
             for layer in range(hidden)
         ]
     return torch.stack(total).sum()
@@ -51,7 +54,8 @@ def mel_reconstruction(real_mel: Tensor, fake_mel: Tensor) -> Tensor:
 def multi_resolution_stft(real: Tensor, fake: Tensor) -> Tensor:
     """Spectral convergence and log-magnitude distance of (B, 1, samples), mean of resolutions.
 
-    The samples must exceed half the longest transform, 1024.
+    Each item's convergence is relative to its own spectrogram. The samples must be float32 and
+    exceed half the longest transform, 1024.
     """
     losses = []
     for n_fft, hop_length, win_length in STFT_RESOLUTIONS:
@@ -60,8 +64,8 @@ def multi_resolution_stft(real: Tensor, fake: Tensor) -> Tensor:
             _magnitudes(audio, n_fft, hop_length, win_length, window) for audio in (real, fake)
         )
         # A silent crop has norm 0: without the floor it would outweigh all others.
-        scale = torch.linalg.vector_norm(wanted).clamp(min=1.0)
-        losses.append(torch.linalg.vector_norm(wanted - got) / scale)
+        scale = torch.linalg.vector_norm(wanted, dim=(1, 2)).clamp(min=QUIETEST_NORM)
+        losses.append((torch.linalg.vector_norm(wanted - got, dim=(1, 2)) / scale).mean())
         losses.append(F.l1_loss(got.log(), wanted.log()))
     return torch.stack(losses).sum() / len(STFT_RESOLUTIONS)
 

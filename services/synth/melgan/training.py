@@ -1,22 +1,22 @@
 """MelGAN's training: discriminator and generator in turn (Kumar et al., 2019, arXiv:1910.06711)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from services.synth.clips import Clip, split_clips
 from services.synth.feeding import Feed
 from services.synth.mel import MelSpectrogram
+from services.synth.melgan.batches import Batch, Batches
 from services.synth.melgan.discriminator import Discriminator
-from services.synth.melgan.generator import Generator, save_generator, vocode
+from services.synth.melgan.generator import Generator, save_generator
 from services.synth.melgan.initialization import fit_to_data
 from services.synth.melgan.losses import (
     feature_matching,
@@ -26,22 +26,11 @@ from services.synth.melgan.losses import (
     multi_resolution_stft,
 )
 from services.synth.melgan.training_settings import MelGanTraining
+from services.synth.melgan.validation import CopySynthesis
 from services.synth.training.averaging import averaged, follow
 from services.synth.training.resumption import refuse_other_settings
 from services.synth.training.schedule import learning_rate
 from services.synth.training.world import ALONE, World
-
-VALIDATION_PIECE_SECONDS = 4.0
-"""What is vocoded at once, so that a validation needs no more memory for longer clips."""
-EXAMPLES = 2
-EXAMPLE_SECONDS = 5.0
-
-
-class Batch(NamedTuple):
-    """What one step hears: crops (B, 1, samples) and noise (B, noise_channels, frames)."""
-
-    real: Tensor
-    noise: Tensor
 
 
 class MelGanTrainer:
@@ -76,13 +65,18 @@ class MelGanTrainer:
             torch.manual_seed(seed)
             self.generator = Generator(settings.generator).to(self.device)
             self.discriminator = Discriminator(settings.discriminator).to(self.device)
+        self.batches = Batches(settings, self.training_clips, self.generator, seed)
         self.mel = MelSpectrogram(settings.generator.mel).to(self.device)
+        self._validation = CopySynthesis(
+            self.validation_clips, settings.generator, self.mel, settings.validation_seconds
+        )
         if settings.fit_to_data:
             # All of the batch on every device, so that all begin alike.
-            first = self.crops(0).to(self.device)
-            mel = self.mel(first)
-            noise = self._noise(0, range(settings.batch_size)).to(self.device)
-            fit_to_data(self.generator, mel, noise, loudness=float(first.square().mean().sqrt()))
+            real, mel, excitation = self.batches.batch(0, range(settings.batch_size)).to(
+                self.device
+            )
+            loudness = float(real.square().mean().sqrt())
+            fit_to_data(self.generator, mel, excitation, loudness=loudness)
         self.average = averaged(self.generator) if settings.average_decay else None
         self._generator_optimizer = self._adam(self.generator)
         self._discriminator_optimizer = self._adam(self.discriminator)
@@ -95,7 +89,7 @@ class MelGanTrainer:
     @property
     def voice(self) -> Generator:
         """What is validated and stored: the averaged generator where there is one."""
-        return self.average or self.generator
+        return self.generator if self.average is None else self.average
 
     @property
     def waited_seconds(self) -> float:
@@ -110,8 +104,8 @@ class MelGanTrainer:
         """
         settings = self.settings
         if self._feed is None:
-            self._feed = Feed(self._batch, self.steps)
-        real, noise = (part.to(self.device, non_blocking=True) for part in self._feed.next())
+            self._feed = Feed(self._ready, self.steps)
+        batch = self._feed.next().to(self.device)
         rate = learning_rate(
             self.steps,
             settings.learning_rate,
@@ -122,20 +116,19 @@ class MelGanTrainer:
         for optimizer in (self._generator_optimizer, self._discriminator_optimizer):
             optimizer.param_groups[0]["lr"] = rate
         with settings.precision.arithmetic():
-            figures = self._update(real, noise)
+            figures = self._update(batch)
         self.steps += 1
         if self.average is not None:
             follow(self.average, self.generator, settings.average_decay, self.steps)
         figures = self.world.average({name: value.detach() for name, value in figures.items()})
         return figures | {"learning_rate": torch.full((), rate, device=self.device)}
 
-    def _update(self, real: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def _update(self, batch: Batch) -> dict[str, Tensor]:
         settings = self.settings
+        real, mel, excitation = batch
         half = settings.precision.autocast(self.device)
-        with torch.no_grad():
-            mel = self.mel(real)
         with half:
-            fake = self._generate(mel, noise)
+            fake = self._generate(mel, excitation)
         fake = fake.float()
         figures: dict[str, Tensor] = {}
         total = torch.zeros((), device=self.device)
@@ -183,52 +176,16 @@ class MelGanTrainer:
         self._scaler.step(optimizer)
         return norm
 
-    def crops(self, step: int, items: Sequence[int] | None = None) -> Tensor:
-        """The crops of one step: (batch_size, 1, crop_samples) float32 on the CPU, or some of them.
-
-        Each follows from seed, step and its place in the batch alone, so no two steps and no two
-        epochs repeat each other, a resumed training goes on as if undisturbed, and several devices
-        crop what one would. Each file is as likely as another.
-        """
-        settings = self.settings
-        count = len(self.training_clips)
-        chosen = np.random.default_rng((self.seed, step)).choice(
-            count, settings.batch_size, replace=count < settings.batch_size
-        )
-        crops = [
-            settings.augmentation.crop(
-                self.training_clips[chosen[item]].samples,
-                settings.crop_samples,
-                # 0 would be the generator that chose.
-                np.random.default_rng((self.seed, step, item + 1)),
-            )
-            for item in (range(settings.batch_size) if items is None else items)
-        ]
-        return torch.from_numpy(np.stack(crops)[:, None])
-
     def validate(self) -> dict[str, float]:
         """`mel_error`: mean absolute log10-mel difference of the copies of clips kept back.
 
         Each process computes all of it, so that the first alone may be asked.
         """
-        total = torch.zeros((), device=self.device)
-        frames = 0
-        for audio in self._validation_audio():
-            with torch.no_grad():
-                mel = self.mel(audio)
-                total += (self.mel(self._copy(audio)) - mel).abs().mean() * mel.shape[2]
-            frames += mel.shape[2]
-        return {"mel_error": float(total) / frames}
+        return {"mel_error": self._validation.mel_error(self.voice)}
 
     def examples(self) -> dict[str, tuple[NDArray[np.float32], int]]:
-        """The first seconds of clips kept back, and their copies: mono samples and their rate."""
-        rate = self.settings.generator.mel.sample_rate_hertz
-        sounds = {}
-        for clip in self.validation_clips[:EXAMPLES]:
-            audio = self._whole_hops(clip.samples[: round(EXAMPLE_SECONDS * rate)])
-            for kind, sound in {"recording": audio, "copy": self._copy(audio)}.items():
-                sounds[f"{kind}/{clip.name}"] = sound[0, 0].cpu().numpy(), rate
-        return sounds
+        """Sound kept back, and its copies: mono samples and their rate."""
+        return self._validation.examples(self.voice)
 
     def weights(self) -> bytes:
         """The generator as safetensors, for `load_generator`; the averaged one if there is one."""
@@ -255,8 +212,7 @@ class MelGanTrainer:
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on as if undisturbed; the tensors are living."""
         return {
-            "settings": asdict(self.settings),
-            "seed": self.seed,
+            "settings": self._recorded,
             "steps": self.steps,
             "scaler": self._scaler.state_dict(),
             **{name: part.state_dict() for name, part in self._parts.items()},
@@ -269,12 +225,7 @@ class MelGanTrainer:
         learning rate does not follow from it, so that a training can be made longer.
         """
         besides = ["steps"] if self.settings.schedule == "constant" else []
-        refuse_other_settings(
-            "MelGAN",
-            {"seed": state["seed"], **state["settings"]},
-            {"seed": self.seed, **asdict(self.settings)},
-            besides=besides,
-        )
+        refuse_other_settings("MelGAN", state["settings"], self._recorded, besides=besides)
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self._scaler.load_state_dict(state["scaler"])
@@ -289,60 +240,35 @@ class MelGanTrainer:
             self._feed = None
 
     @property
+    def _recorded(self) -> dict[str, Any]:
+        """All that decides the course of a training, but its devices."""
+        identities = "".join(clip.identity for clip in self.training_clips)
+        recordings = hashlib.sha256(identities.encode()).hexdigest()
+        return {"seed": self.seed, "recordings": recordings, **asdict(self.settings)}
+
+    @property
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        parts = {
+        parts: dict[str, nn.Module | torch.optim.Optimizer] = {
             "generator": self.generator,
             "discriminator": self.discriminator,
             "generator_optimizer": self._generator_optimizer,
             "discriminator_optimizer": self._discriminator_optimizer,
         }
-        return parts | ({"average": self.average} if self.average else {})
+        return parts if self.average is None else parts | {"average": self.average}
 
-    @cached_property
+    @property
     def _statistics(self) -> dict[str, float]:
         clips = [*self.training_clips, *self.validation_clips]
         rate = self.settings.generator.mel.sample_rate_hertz
         return {
             "files": len({clip.name for clip in clips}),
             "seconds": sum(clip.samples.size for clip in clips) / rate,
-            "peak": max(float(np.abs(clip.samples).max()) for clip in clips),
+            "peak": max(clip.peak for clip in clips),
         }
 
-    def _batch(self, step: int) -> Batch:
-        """This process's share of what a step hears, in pinned memory if there is a GPU to read."""
-        parts = (self.crops(step, self._share), self._noise(step, self._share))
-        return Batch(*(p.pin_memory() if self.device.type == "cuda" else p for p in parts))
-
-    def _noise(self, step: int, items: Sequence[int]) -> Tensor:
-        """Other noise for every crop of every step, from seed and step alone."""
-        settings = self.settings
-        first = (self.seed * 1_000_003 + step) * settings.batch_size
-        frames = settings.crop_samples // settings.generator.mel.hop_length
-        return self.generator.draw_noise(frames, [(first + item) % 2**64 for item in items])
-
-    def _copy(self, audio: Tensor) -> Tensor:
-        return vocode(self.voice.eval(), self.mel(audio))
-
-    def _validation_audio(self) -> Iterator[Tensor]:
-        mel = self.settings.generator.mel
-        left = round(self.settings.validation_seconds * mel.sample_rate_hertz)
-        piece = round(VALIDATION_PIECE_SECONDS * mel.sample_rate_hertz)
-        for clip in self.validation_clips:
-            heard = clip.samples[: max(left, 1)]
-            for start in range(0, heard.size, piece):
-                yield self._whole_hops(heard[start : start + piece])
-            left -= heard.size
-            if left <= 0:
-                return
-
-    def _whole_hops(self, samples: NDArray[np.float32]) -> Tensor:
-        """Those samples and silence, as many as can be vocoded: (1, 1, samples) on the device."""
-        mel = self.settings.generator.mel
-        shortest = mel.hop_length * self.settings.generator.shortest_frames
-        length = max(samples.size, shortest, mel.shortest_samples)
-        whole = -(-length // mel.hop_length) * mel.hop_length
-        padded = F.pad(torch.from_numpy(samples.copy()), (0, whole - samples.size))
-        return padded[None, None].to(self.device)
+    def _ready(self, step: int) -> Batch:
+        batch = self.batches.batch(step, self._share)
+        return batch.pinned() if self.device.type == "cuda" else batch
 
     def _adam(self, network: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(
