@@ -1,20 +1,29 @@
-"""A folder of a user's own recordings, read for training and for upload."""
+"""The recordings of a folder or of an audio database, for training and for upload."""
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from io import BufferedReader
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from services.errors import InvalidInputError, NotFoundError
+from services.cli.progress import Reporter
+from services.errors import InvalidInputError, NotFoundError, UnreadableAudioError
+from services.runtime.object_store.port import ObjectStore, checked_key
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from services.synth.array_cache import ArrayCache
+    from services.synth.clips import Clip
+
+AUDIO = "audio/"
+DATABASES_SHOWN = 10
 # What the store refuses in names; lone surrogates stand for names that are not UTF-8.
 UNSTORABLE = re.compile(r"[/\\\x00-\x1f\x7f\ud800-\udfff]")
 # File systems take 255; partial files, numbers and ".json" need some room.
@@ -31,8 +40,87 @@ class Recording:
     @cached_property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the file, as it was when this was first asked for."""
-        with self.path.open("rb") as file:
+        with self.open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def open(self) -> BufferedReader:
+        """The file; UnreadableAudioError, naming it, if it cannot be opened."""
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise UnreadableAudioError(
+                f"{self.name} cannot be opened: {error.strerror}", culprit=self.name
+            ) from error
+
+
+@dataclass(frozen=True)
+class StoredRecording:
+    """One sound file of an audio database; `name` is its own there."""
+
+    store: ObjectStore
+    key: str
+    name: str
+    sha256: str
+
+    def open(self) -> AbstractContextManager[BinaryIO]:
+        """The file, checked; CorruptObjectError, naming the key, if it is damaged."""
+        return self.store.open(self.key, sha256=self.sha256)
+
+
+AnyRecording = Recording | StoredRecording
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is learned from, wherever it lies: at least one recording, by name."""
+
+    name: str
+    """Of the folder or the database; fit to be part of a key."""
+    place: str
+    """Where it is, for people."""
+    recordings: Sequence[AnyRecording]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of all names and contents: the same for a folder and its upload."""
+        return fingerprint(self.recordings)
+
+
+def folder_corpus(folder: Path) -> Corpus:
+    """The recordings below a folder; NotFoundError, naming it, if there are none."""
+    return Corpus(storable(folder.resolve().name), str(folder), recordings(folder))
+
+
+def database_corpus(store: ObjectStore, database: str) -> Corpus:
+    """The recordings of an audio database of the store: the sounds right below audio/<database>/.
+
+    Raises NotFoundError, naming the databases that there are, if there is none of this name.
+    """
+    from services.audio.reading import is_audio_name
+
+    prefix = checked_key(f"{AUDIO}{database}") + "/"
+    keys = [
+        key for key in store.keys(prefix) if "/" not in key[len(prefix) :] and is_audio_name(key)
+    ]
+    # Deleted meanwhile: then it is not there.
+    found = [
+        StoredRecording(store, each.key, each.key[len(prefix) :], each.sha256)
+        for each in store.stats(keys)
+        if each
+    ]
+    if not found:
+        raise NotFoundError(
+            f"the store has no audio database {database!r} with sound files; it has: "
+            f"{_databases(store)}",
+            culprit=database,
+        )
+    return Corpus(database, f"audio database {database}", found)
+
+
+def _databases(store: ObjectStore) -> str:
+    names = sorted({key.split("/")[1] for key in store.keys(AUDIO)})
+    shown = ", ".join(names[:DATABASES_SHOWN]) + (", …" if len(names) > DATABASES_SHOWN else "")
+    return shown or "none"
 
 
 def recordings(folder: Path) -> list[Recording]:
@@ -82,29 +170,48 @@ def _free(name: str, taken: set[str]) -> str:
     return next(each for each in chain([name], numbered) if each not in taken)
 
 
-def fingerprint(corpus: list[Recording]) -> str:
-    """Hexadecimal SHA-256 of all names and contents."""
+def fingerprint(corpus: Sequence[AnyRecording]) -> str:
+    """Hexadecimal SHA-256 of all names and contents, in the order of the names."""
     total = hashlib.sha256()
-    for recording in corpus:
+    for recording in sorted(corpus, key=lambda each: each.name):
         total.update(f"{recording.name}\0{recording.sha256}\n".encode())
     return total.hexdigest()
 
 
+def prepared(
+    corpus: Corpus, sample_rate_hertz: int, cache: "ArrayCache", reporter: Reporter
+) -> "list[Clip]":
+    """The audible recordings as clips at this rate, decoded once and then found in the cache.
+
+    What is left out is told. Raises what `prepare_clips` raises, for one InvalidInputError if
+    nothing is left.
+    """
+    from services.synth.preparation import prepare_clips
+
+    return prepare_clips(
+        corpus.recordings,
+        sample_rate_hertz,
+        cache=cache,
+        tell=partial(reporter.update, "preparing recordings"),
+        warn=reporter.say,
+    )
+
+
 def readable(
-    corpus: list[Recording], sample_rate_hertz: int, warn: Callable[[str], None]
-) -> Iterator[tuple[Recording, "NDArray[np.float32]"]]:
+    corpus: Sequence[AnyRecording], sample_rate_hertz: int, warn: Callable[[str], None]
+) -> Iterator[tuple[AnyRecording, "NDArray[np.float32]"]]:
     """Each recording with its samples, (n,) float32 mono at that rate.
 
     One that cannot be read is named to `warn` and left out; raises InvalidInputError if all are.
     """
     from services.audio.reading import read_audio
     from services.audio.resampling import resample, to_mono
-    from services.errors import UnreadableAudioError
 
     left = 0
     for recording in corpus:
         try:
-            sound = read_audio(recording.path, name=recording.name)
+            with recording.open() as file:
+                sound = read_audio(file, name=recording.name)
         except UnreadableAudioError as error:
             warn(f"left out: {error.message}")
             continue
