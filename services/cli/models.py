@@ -1,5 +1,7 @@
 """`demiurge models`: what there is to sing and to predict with."""
 
+from collections.abc import Mapping
+
 import typer
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -21,10 +23,9 @@ def models() -> None:
             page = client.synth.ListModels(synth)
             for model in page.models:
                 family = ModelFamily.Name(model.family).removeprefix("MODEL_FAMILY_").lower()
-                rate, hop = model.sample_rate_hertz, model.hop_length_samples
-                rows.append(
-                    (family, model.id, str(model.step), model.variant, f"{rate} Hz", str(hop))
-                )
+                rate, hop = f"{model.sample_rate_hertz} Hz", str(model.hop_length_samples)
+                judged = chief_figure(model.figures)
+                rows.append((family, model.id, str(model.step), model.variant, rate, hop, judged))
             if not page.next_page_token:
                 break
             synth.page_token = page.next_page_token
@@ -32,14 +33,29 @@ def models() -> None:
         while True:
             found = client.predictor.ListPredictors(predictors)
             for predictor in found.predictors:
-                rate, hop = predictor.sample_rate_hertz, predictor.hop_length_samples
+                rate, hop = f"{predictor.sample_rate_hertz} Hz", str(predictor.hop_length_samples)
                 form = f"{predictor.architecture}, window {predictor.window_frames}"
-                step = str(predictor.step)
-                rows.append(("predictor", predictor.id, step, form, f"{rate} Hz", str(hop)))
+                rows.append(("predictor", predictor.id, str(predictor.step), form, rate, hop, ""))
             if not found.next_page_token:
                 break
             predictors.page_token = found.next_page_token
     if rows:
-        typer.echo(columns(("family", "id", "step", "form", "rate", "hop"), rows))
+        header = ("family", "id", "step", "form", "rate", "hop", "judged")
+        typer.echo(columns(header, rows))
     else:
         typer.echo("no models yet: `demiurge train` makes them, `demiurge import` takes them in")
+
+
+# What a model is judged by, what that is measured against, and how the ratio is told.
+_CHIEF = (
+    ("stft_distance", "griffin_lim_stft_distance", "STFT distance {:.2f} x Griffin-Lim's"),
+    ("frechet_distance", "frechet_distance_half_to_half", "Fréchet distance {:.2f} x half to half"),
+)
+
+
+def chief_figure(figures: Mapping[str, float]) -> str:
+    """What is most worth knowing of a judged model, below 1 being better; "" if it was not."""
+    for name, measure, told in _CHIEF:
+        if name in figures and figures.get(measure, 0.0) > 0:
+            return told.format(figures[name] / figures[measure])
+    return "silent" if figures.get("silent_share") == 1 else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import CorruptObjectError, InvalidInputError
-from services.runtime.model_store import FAMILIES, ModelStore, ModelVersion
+from services.runtime.model_store import FAMILIES, PICTURE_NAME, ModelStore, ModelVersion
 
 # What a store adds to a config.
 ADDED = ("weights_sha256", "weights_size_bytes")
@@ -33,22 +33,38 @@ class OwnModel:
             config = {
                 name: value for name, value in self._config(step).items() if name not in ADDED
             }
-            card = self.folder / str(step) / "card.md"
-            models.save(
+            path = self.folder / str(step) / "card.md"
+            card = path.read_text(encoding="utf-8") if path.exists() else ""
+            version = models.save(
                 self.family,
                 model_id,
                 step,
                 weights=self._weights(step),
                 config=config,
-                card=card.read_text(encoding="utf-8") if card.exists() else "",
+                card=card,
                 best=step == self.best,
             )
+            figures, pictures = self._found_out(step)
+            if figures or pictures:
+                models.describe(version, figures=figures, card=card, pictures=pictures)
         return models.find(self.family, model_id)
 
     def _config(self, step: int) -> dict[str, Any]:
         from services.cli.foreign import load_json
 
         return load_json(self.folder / str(step) / "config.json")
+
+    def _found_out(self, step: int) -> tuple[dict[str, float], dict[str, bytes]]:
+        """What `demiurge evaluate` left beside the weights: figures and pictures, by name."""
+        from services.cli.files import read_file
+        from services.cli.foreign import load_json
+
+        folder = self.folder / str(step)
+        path = folder / "figures.json"
+        told = load_json(path) if path.exists() else {}
+        figures = {name: float(value) for name, value in told.items() if isinstance(value, float)}
+        names = sorted(each.name for each in folder.iterdir() if PICTURE_NAME.fullmatch(each.name))
+        return figures, {name: read_file(folder / name) for name in names}
 
     def _weights(self, step: int) -> bytes:
         from services.cli.files import read_file

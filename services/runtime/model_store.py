@@ -27,7 +27,7 @@ from services.runtime.object_store.port import ObjectStore
 
 FAMILIES = ("melgan", "unagan", "predictor")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_PICTURE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.png")
+PICTURE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.png")
 _JSON_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
 
 
@@ -111,7 +111,7 @@ class ModelStore:
                     f"{version.version_id}: {name} is {value}, which is no figure", culprit=name
                 )
         for name in pictures:
-            if not _PICTURE.fullmatch(name):
+            if not PICTURE_NAME.fullmatch(name):
                 raise InvalidInputError(f"{name!r} cannot be a picture's name", culprit=name)
         folder = f"{_folder(version.family, version.id)}/{version.step}"
         for name, picture in pictures.items():

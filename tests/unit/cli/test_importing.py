@@ -72,7 +72,7 @@ def saved(folder: Path, family: str) -> Path:
     """A store's folder of a model of three steps, the second of which is the best."""
     models = ModelStore(FolderStore(folder))
     for step in (9, 10, 11):
-        models.save(
+        version = models.save(
             family,
             "mine",
             step,
@@ -81,6 +81,13 @@ def saved(folder: Path, family: str) -> Path:
             card=f"step {step}",
             best=step == 10,
         )
+        if step != 11:
+            models.describe(
+                version,
+                figures={"stft_distance": step / 8, "frechet_items": 16.0},
+                card=f"step {step}, judged",
+                pictures={"spectrogram.png": b"picture %d" % step},
+            )
     return folder / "models" / family / "mine"
 
 
@@ -100,6 +107,7 @@ def test_a_model_of_another_store_is_copied_whole(
         done = CliRunner().invoke(app, ["import", str(theirs)])
         assert done.output == f"{family} mine@10\n"
     assert contents(ours / "models" / family / "mine") == contents(theirs)
+    assert ModelStore(FolderStore(ours)).find(family, "mine").figures["stft_distance"] == 10 / 8
     done = CliRunner().invoke(app, ["import", str(theirs), "--id", "renamed"])
     assert done.output == f"{family} renamed@10\n"
 

@@ -12,6 +12,7 @@ from services.errors import (
 )
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.folder import FolderStore
+from services.runtime.object_store.port import Content, StoredObject
 
 
 @pytest.fixture
@@ -120,3 +121,96 @@ def test_weights_that_changed_are_refused(models: ModelStore, store: FolderStore
     store.put(version.weights_key, b"poison")
     with pytest.raises(CorruptObjectError, match=r"models/melgan/a/1/model\.safetensors"):
         models.read_weights(version)
+
+
+def test_what_was_found_out_lies_beside_the_weights_and_may_be_replaced(
+    models: ModelStore, store: FolderStore
+) -> None:
+    version = save(models, "a", 1)
+    assert version.figures == {}
+    for distance in (1.5, 0.75):
+        described = models.describe(
+            version,
+            figures={"stft_distance": distance, "items": 16},
+            card=f"# A card, {distance}",
+            pictures={"spectrogram.png": b"png %f" % distance},
+        )
+        assert described.figures == {"stft_distance": distance, "items": 16.0}
+        assert models.find("melgan", "a") == described
+        assert list(models.list("melgan")) == [described]
+        assert models.read_card(described) == f"# A card, {distance}"
+    assert store.read("models/melgan/a/1/spectrogram.png") == b"png 0.750000"
+    assert models.read_weights(described) == b"w"
+    assert list(store.keys("models/melgan/a/1/")) == [
+        f"models/melgan/a/1/{name}"
+        for name in (
+            "card.md",
+            "config.json",
+            "figures.json",
+            "model.safetensors",
+            "spectrogram.png",
+        )
+    ]
+
+
+def test_figures_are_those_of_a_step(models: ModelStore) -> None:
+    first = save(models, "a", 1)
+    save(models, "a", 2)
+    models.describe(first, figures={"error": 1.0}, card="", pictures={})
+    assert models.find("melgan", "a@1").figures == {"error": 1.0}
+    assert models.find("melgan", "a@2").figures == {}
+
+
+def test_nothing_is_written_of_a_description_that_cannot_be(
+    models: ModelStore, store: FolderStore
+) -> None:
+    version = save(models, "a", 1)
+    before = list(store.keys(""))
+    with pytest.raises(InvalidInputError, match="error is nan"):
+        models.describe(version, figures={"error": float("nan")}, card="x", pictures={})
+    for name in ("model.safetensors", "../b.png", "B.png", "a/b.png"):
+        with pytest.raises(InvalidInputError, match="picture's name"):
+            models.describe(version, figures={}, card="x", pictures={name: b""})
+    assert list(store.keys("")) == before
+    assert models.read_card(version) == "# A card"
+
+
+def test_a_model_whose_figures_are_damaged_is_there_without_them(
+    models: ModelStore, store: FolderStore
+) -> None:
+    version = save(models, "a", 1)
+    for content in (b"{", b"[]", b'{"error": "low"}'):
+        store.put("models/melgan/a/1/figures.json", content)
+        assert models.find("melgan", "a") == version
+    # What is left where a deletion was cut short is no model.
+    store.delete("models/melgan/a/1/config.json")
+    with pytest.raises(NotFoundError):
+        models.find("melgan", "a@1")
+
+
+def test_a_description_that_is_cut_short_leaves_the_former_figures(tmp_path: Path) -> None:
+    class Stopping(FolderStore):
+        """Stops before the write that `puts_left` names, as a kill there does."""
+
+        puts_left = 99
+
+        def put(self, key: str, content: Content) -> StoredObject:
+            if not self.puts_left:
+                raise InterruptedError
+            self.puts_left -= 1
+            return super().put(key, content)
+
+    store = Stopping(tmp_path)
+    models = ModelStore(store)
+    version = save(models, "a", 1)
+    models.describe(version, figures={"error": 1.0}, card="first", pictures={"a.png": b"1"})
+    for puts in range(3):
+        store.puts_left = puts
+        with pytest.raises(InterruptedError):
+            models.describe(
+                version, figures={"error": 2.0}, card="second", pictures={"a.png": b"2"}
+            )
+        assert models.find("melgan", "a").figures == {"error": 1.0}
+    store.puts_left = 3
+    models.describe(version, figures={"error": 2.0}, card="second", pictures={"a.png": b"2"})
+    assert models.find("melgan", "a").figures == {"error": 2.0}
