@@ -72,9 +72,8 @@ class MelGanTrainer:
         )
         if settings.fit_to_data:
             # All of the batch on every device, so that all begin alike.
-            real, mel, excitation = self.batches.batch(0, range(settings.batch_size)).to(
-                self.device
-            )
+            whole = self.batches.batch(0, range(settings.batch_size))
+            real, mel, excitation = whole.to(self.device)
             loudness = float(real.square().mean().sqrt())
             fit_to_data(self.generator, mel, excitation, loudness=loudness)
         self.average = averaged(self.generator) if settings.average_decay else None
@@ -268,7 +267,11 @@ class MelGanTrainer:
 
     def _ready(self, step: int) -> Batch:
         batch = self.batches.batch(step, self._share)
-        return batch.pinned() if self.device.type == "cuda" else batch
+        if self.device.type != "cuda":
+            return batch
+        # In the feed's thread, the first GPU would be taken.
+        with torch.cuda.device(self.device):
+            return batch.pinned()
 
     def _adam(self, network: nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(
