@@ -187,9 +187,10 @@ def trained_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from services.synth.mel import MelSettings
     from services.synth.melgan.discriminator import DiscriminatorSettings
     from services.synth.melgan.generator import MelGanSettings
-    from services.synth.melgan.training import MelGanTrainer, MelGanTraining
+    from services.synth.melgan.training import MelGanTrainer
+    from services.synth.melgan.training_settings import MelGanTraining
     from services.synth.unagan.generator import UnaganSettings
-    from services.synth.unagan.presets import UnaganTraining
+    from services.synth.unagan.training_settings import UnaganTraining
     from services.synth.unagan.training import UnaganTrainer
 
     mel = MelSettings(sample_rate_hertz=RATE, n_fft=256, hop_length=64, n_mels=16, win_length=256)

@@ -7,8 +7,28 @@ from torch import Tensor
 
 
 def distance(first: Tensor, second: Tensor) -> Tensor:
-    """Mean absolute difference of tensors of one shape, 0-d: of a redrawing, or of a cycle."""
-    return torch.mean(torch.abs(first - second))
+    """Mean absolute difference of tensors of one shape, 0-d float32: of a redrawing, or a cycle."""
+    return torch.mean(torch.abs(first.float() - second.float()))
+
+
+def mel_distance(first: Tensor, second: Tensor) -> Tensor:
+    """How far apart two sets of log-mels (B, n_mels, T) sound, 0-d, 0 for equal sets.
+
+    Mean over the bands of the differences of mean, standard deviation and mean absolute change
+    from frame to frame: the last tells the frozen and the restless from the real.
+    """
+
+    def figures(mels: Tensor) -> Tensor:
+        bands = mels.transpose(0, 1)
+        return torch.stack(
+            [
+                bands.mean(dim=(1, 2)),
+                bands.std(dim=(1, 2), correction=0),
+                bands.diff(dim=2).abs().mean(dim=(1, 2)),
+            ]
+        )
+
+    return (figures(first) - figures(second)).abs().sum(dim=0).mean()
 
 
 @dataclass

@@ -1,123 +1,79 @@
 """Training of UNAGAN: BEGAN with cycle regularization (Liu et al., Interspeech 2020).
 
-Every clip is peak-normalised by itself. Clips shorter than a crop are looped to its length, since
-padding would teach silence; silent clips are left out. Crops are drawn so that every moment of the
-corpus is equally likely, from one random stream that is never reset: no step repeats another's
-crops or noise, and fewer clips than a batch are enough.
+What is random in a step follows from seed, step and place in the batch alone. So no step repeats
+another's crops or noise, a training resumes as if it had never stopped, and several devices draw
+together what one would draw.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from services.errors import InvalidInputError
+from services.synth.array_cache import ArrayCache
+from services.synth.augmentation import Augmentation
 from services.synth.clips import Clip, split_clips
-from services.synth.mel import MelSpectrogram
+from services.synth.feeding import Feed
+from services.synth.training.averaging import averaged, follow
+from services.synth.training.resumption import refuse_other_settings
+from services.synth.training.schedule import learning_rate
+from services.synth.training.world import ALONE, World
+from services.synth.unagan.corpus import Corpus, audible
 from services.synth.unagan.discriminator import Discriminator
 from services.synth.unagan.encoder import Encoder
 from services.synth.unagan.generator import build_generator
-from services.synth.unagan.losses import Equilibrium, distance
-from services.synth.unagan.presets import UnaganTraining
+from services.synth.unagan.losses import Equilibrium, distance, mel_distance
+from services.synth.unagan.training_settings import UnaganTraining
 
-# 0.01 of log10 is 0.2 dB: a band that hardly moves is not blown up to what is heard.
-MIN_DEVIATION = 0.01
 VALIDATION_SEED = 123
+CRITIC = "discriminator"
+# What a random stream is for: crops and noise have one each.
+CROPS, NOISE = 0, 1
 
 
-class Corpus:
-    """Z-scored log-mels of audible clips, each at least a crop long; `mean`, `std`: (n_mels,)."""
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step wants beside the networks."""
 
-    def __init__(
-        self,
-        settings: UnaganTraining,
-        clips: Sequence[Clip],
-        statistics: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        self.frames = settings.segment_frames
-        spectrogram = MelSpectrogram(settings.networks.mel)
-        mels = [peak_normalised_mel(clip, spectrogram, self.frames) for clip in clips]
-        lengths = torch.tensor([clip.samples.size for clip in clips], dtype=torch.float64)
-        self._weights = lengths / lengths.sum()
-        self.mean, self.std = statistics or _moments(mels, self._weights)
-        self._mels = [(mel - self.mean[:, None]) / self.std[:, None] for mel in mels]
+    real: Tensor
+    """Crops (B, n_mels, T) of the corpus."""
+    z: Tensor
+    """Noise (B, z_dim, columns)."""
+    states: Tensor
+    """First states (recurrent blocks, 2, B, width), twice as many items with cycles."""
 
-    def draw(self, batch: int, random: torch.Generator) -> Tensor:
-        """Crops (batch, n_mels, frames), every moment of the corpus equally likely."""
-        clips = torch.multinomial(self._weights, batch, replacement=True, generator=random)
-        crops = []
-        for clip in clips.tolist():
-            mel = self._mels[clip]
-            last = mel.shape[1] - self.frames
-            start = int(torch.randint(last + 1, (), generator=random))
-            crops.append(mel[:, start : start + self.frames])
-        return torch.stack(crops)
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device, without waiting for it."""
+        if device.type == "cpu":
+            return self
+        parts = (self.real, self.z, self.states)
+        return Batch(*(part.to(device, non_blocking=True) for part in parts))
 
-    def batches(self, batch: int) -> list[Tensor]:
-        """Everything in crops side by side: (at most batch, n_mels, frames) each."""
-        crops = [
-            crop
-            for mel in self._mels
-            for crop in torch.split(mel, self.frames, dim=1)
-            if crop.shape[1] == self.frames
-        ]
-        return [torch.stack(crops[i : i + batch]) for i in range(0, len(crops), batch)]
-
-
-def peak_normalised_mel(clip: Clip, spectrogram: MelSpectrogram, frames: int) -> Tensor:
-    """Log-mels (n_mels, at least `frames`) of a clip with its peak at 1, looped if it is shorter.
-
-    The clip must be audible.
-    """
-    mel = spectrogram.settings
-    wanted = max(frames * mel.hop_length, mel.shortest_samples, clip.samples.size)
-    samples = np.resize(clip.samples / np.abs(clip.samples).max(), wanted)
-    with torch.no_grad():
-        spectrum: Tensor = spectrogram(torch.from_numpy(samples)[None, None])
-    return spectrum[0]
-
-
-def _audible(clips: Sequence[Clip]) -> list[Clip]:
-    return [clip for clip in clips if clip.samples.any()]
-
-
-def _moments(mels: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each band, (n_mels,), each clip counting by its weight."""
-    means = torch.stack([mel.double().mean(dim=1) for mel in mels])
-    variances = torch.stack([mel.double().var(dim=1, correction=0) for mel in mels])
-    mean = weights @ means
-    variance = weights @ (variances + (means - mean) ** 2)
-    return mean.float(), variance.sqrt().clamp(min=MIN_DEVIATION).float()
-
-
-def mel_distance(first: Tensor, second: Tensor) -> Tensor:
-    """How far apart two sets of log-mels (B, n_mels, T) sound, 0-d, 0 for equal sets.
-
-    Mean over the bands of the differences of mean, standard deviation and mean absolute change
-    from frame to frame: the last tells the frozen and the restless from the real.
-    """
-
-    def figures(mels: Tensor) -> Tensor:
-        bands = mels.transpose(0, 1)
-        return torch.stack(
-            [
-                bands.mean(dim=(1, 2)),
-                bands.std(dim=(1, 2), correction=0),
-                bands.diff(dim=2).abs().mean(dim=(1, 2)),
-            ]
-        )
-
-    return (figures(first) - figures(second)).abs().sum(dim=0).mean()
+    def pinned(self) -> "Batch":
+        """The same where a GPU can fetch it by itself."""
+        return Batch(self.real.pin_memory(), self.z.pin_memory(), self.states.pin_memory())
 
 
 class UnaganTrainer:
     """Trains generator, discriminator and, with cycles, encoder, a step a call.
 
     The same settings, clips and seed give the same weights on the same device.
+
+    Several devices (`world`) each draw and learn their share of the batch. Gradients and the losses
+    that move k are averaged over them, so all hold the same networks and the same k. Batch norm
+    normalises by each device's own share, so the course is not quite that of one device with the
+    whole batch, and the running statistics of discriminator and encoder, which only `validate`
+    uses, are each device's own. The generator has no batch norm.
+
+    Raises InvalidInputError if no clip can be heard, SettingsMismatchError if the batch does not
+    divide among the devices.
     """
 
     def __init__(
@@ -127,22 +83,34 @@ class UnaganTrainer:
         *,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        world: World = ALONE,
+        cache: ArrayCache | None = None,
     ) -> None:
         self.settings = settings
         self.device = torch.device(device)
         self.seed = seed
         self.steps = 0
-        audible = _audible(clips)
-        if not audible:
+        self._world = world
+        self._items = world.share(settings.batch_size)
+        heard = audible(clips)
+        if not heard:
             raise InvalidInputError("no clip holds any sound: there is nothing to learn from")
-        training, validation = split_clips(audible, settings.validation_share, seed)
+        training, validation = split_clips(heard, settings.validation_share, seed)
         # Of a single file, one side of the split may be silent.
-        self._training = Corpus(settings, _audible(training) or audible)
+        training, validation = audible(training) or heard, audible(validation) or heard
+        self._validation_files = sorted({clip.name for clip in validation})
+        self._training = Corpus(settings, training, cache=cache)
         self._validation = Corpus(
-            settings, _audible(validation) or audible, (self._training.mean, self._training.std)
+            replace(settings, augmentation=Augmentation()),
+            validation,
+            (self._training.mean, self._training.std),
+            cache,
         )
-        self._random = torch.Generator().manual_seed(seed)
+        self._feed: Feed[Batch] | None = None
+
         networks = settings.networks
+        # Weights are drawn on the CPU, so that they are the same for every device, and without
+        # moving the caller's random state.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.generator = build_generator(networks).to(self.device)
@@ -159,67 +127,91 @@ class UnaganTrainer:
                 if settings.cycle
                 else None
             )
-        self._optimizers = {
-            network: torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-            for network in self._networks
+        self._networks: dict[str, nn.Module] = {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+        } | ({"encoder": self.encoder} if self.encoder else {})
+        self._called = {
+            name: settings.precision.compiled(network) for name, network in self._networks.items()
         }
+        self._averaged = averaged(self.generator) if settings.average_decay else None
+        self._optimizers = {
+            name: torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+            for name, network in self._networks.items()
+        }
+        self._scaler = settings.precision.scaler(self.device)
         self._equilibrium = Equilibrium(
             settings.gamma, settings.lambda_k, torch.tensor(settings.init_k, device=self.device)
         )
 
     @property
-    def _networks(self) -> list[nn.Module]:
-        networks: list[nn.Module] = [self.generator, self.discriminator]
-        return networks + ([self.encoder] if self.encoder else [])
+    def waited_seconds(self) -> float:
+        """How long the device has waited for batches since this training began or resumed."""
+        return self._feed.waited_seconds if self._feed else 0.0
 
     def step(self) -> dict[str, Tensor]:
-        """One step of all networks on a fresh batch; the losses, 0-d, on the device."""
-        for network in self._networks:
-            network.train()
-        batch = self.settings.batch_size
-        real = self._training.draw(batch, self._random).to(self.device)
-        generated, losses = self._generator_losses(real, self._random)
-        total = losses["generator"]
-        if self.encoder:
-            cycles = losses["noise_cycle"] + losses["mel_cycle"]
-            total = total + self.settings.lambda_cycle * cycles
-        self._descend(total, [self.generator] + ([self.encoder] if self.encoder else []))
+        """One step of all networks on a fresh batch.
 
-        losses |= self._discriminator_losses(real, generated.detach())
-        self._descend(losses["discriminator"], [self.discriminator])
+        Returns losses, k, learning rate and gradient norms before clipping, 0-d, on the device:
+        means over all devices, but for the norms, which are of the mean gradients.
+        """
+        if self._feed is None:
+            self._feed = Feed(self._batch, self.steps)
+        batch = self._feed.next().to(self.device)
+        rate = self._learning_rate()
+        for name, network in self._networks.items():
+            network.train()
+            self._optimizers[name].param_groups[0]["lr"] = rate
+        with self.settings.precision.arithmetic():
+            generated, losses = self._generator_losses(batch, self._called["generator"])
+            total = losses["generator"]
+            if self.encoder:
+                cycles = losses["noise_cycle"] + losses["mel_cycle"]
+                total = total + self.settings.lambda_cycle * cycles
+            norms = self._descend(total, [name for name in self._networks if name != CRITIC])
+            losses |= self._discriminator_losses(batch.real, generated.detach())
+            norms |= self._descend(losses["discriminator"], [CRITIC])
+        self._scaler.update()
+        losses = self._world.average({name: loss.detach() for name, loss in losses.items()})
         self._equilibrium.update(losses["real"], losses["generated"])
-        losses["k"] = self._equilibrium.k
         self.steps += 1
-        return {name: loss.detach() for name, loss in losses.items()}
+        if self._averaged:
+            follow(self._averaged, self.generator, self.settings.average_decay, self.steps)
+        return {
+            **losses,
+            "k": self._equilibrium.k,
+            "learning_rate": torch.full((), rate, device=self.device),
+            **norms,
+        }
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Mean figures on the held-out clips, always on the same crops and noise; lower is better.
 
         `convergence` is BEGAN's measure, `mel_distance` that between as many generated crops and
-        the held-out ones, in standard deviations of the corpus.
+        the held-out ones, in standard deviations of the corpus. Speaks to no other device.
         """
-        for network in self._networks:
+        for network in self._networks.values():
             network.eval()
-        random = torch.Generator().manual_seed(VALIDATION_SEED)
         sums: dict[str, float] = {}
         reals, fakes = [], []
-        for batch in self._validation.batches(self.settings.batch_size):
-            real = batch.to(self.device)
-            generated, losses = self._generator_losses(real, random)
-            losses |= self._discriminator_losses(real, generated)
+        for number, real in enumerate(self._validation.batches(self.settings.batch_size)):
+            drawn = self._noise((VALIDATION_SEED, number, item) for item in range(len(real)))
+            batch = Batch(real, *drawn).to(self.device)
+            generated, losses = self._generator_losses(batch, self._singer)
+            losses |= self._discriminator_losses(batch.real, generated)
             for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(loss) * len(batch)
-            reals.append(batch)
-            fakes.append(generated.cpu())
+                sums[name] = sums.get(name, 0.0) + float(loss) * len(real)
+            reals.append(real)
+            fakes.append(generated.float().cpu())
         held_out = torch.cat(reals)
         figures = {name: total / len(held_out) for name, total in sums.items()}
         figures["mel_distance"] = float(mel_distance(torch.cat(fakes), held_out))
         return figures
 
     def weights(self) -> bytes:
-        """The generator as safetensors."""
-        state = self.generator.state_dict()
+        """The generator, averaged over the steps if the settings say so, as safetensors."""
+        state = self._singer.state_dict()
         return save({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()})
 
     def config(self) -> dict[str, Any]:
@@ -229,39 +221,116 @@ class UnaganTrainer:
             **self.settings.networks.to_config(),
             "mean": self._training.mean.tolist(),
             "std": self._training.std.tolist(),
-            "training": {**self.settings.to_config(), "seed": self.seed, "steps": self.steps},
+            "training": {
+                **self.settings.to_config(),
+                "planned_steps": self.settings.steps,
+                "seed": self.seed,
+                "steps": self.steps,
+                "validation_files": self._validation_files,
+            },
             "validation_figure": self.settings.validation_figure,
         }
 
+    def examples(self) -> Mapping[str, tuple[NDArray[np.float32], int]]:
+        """Nothing to hear: mels want a vocoder."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on; a view of it, so store it before that step."""
+        state: dict[str, Any] = {
+            "settings": asdict(self.settings),
+            "seed": self.seed,
+            "steps": self.steps,
+            "k": self._equilibrium.k,
+            "networks": {name: network.state_dict() for name, network in self._networks.items()},
+            "optimizers": {name: adam.state_dict() for name, adam in self._optimizers.items()},
+            "scaler": self._scaler.state_dict(),
+        }
+        return state | ({"averaged": self._averaged.state_dict()} if self._averaged else {})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` stood; the trainer must have been made of the same clips.
+
+        With a constant learning rate the number of steps may differ: so a training is prolonged.
+        Raises SettingsMismatchError, naming them, for other settings or another seed.
+        """
+        own = {**asdict(self.settings), "seed": self.seed}
+        free = () if self.settings.schedule == "cosine" else ("steps",)
+        stored = {**state["settings"], "seed": state["seed"]}
+        refuse_other_settings("UNAGAN", stored, own, besides=free)
+        for name, network in self._networks.items():
+            network.load_state_dict(state["networks"][name])
+            self._optimizers[name].load_state_dict(state["optimizers"][name])
+        if self._averaged:
+            self._averaged.load_state_dict(state["averaged"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._equilibrium.k = state["k"].to(self.device)
+        self.steps = int(state["steps"])
+        if self._feed:
+            self._feed.close()
+        self._feed = None
+
+    @property
+    def _singer(self) -> nn.Module:
+        """The generator that is judged and stored."""
+        return self._averaged or self.generator
+
+    def _learning_rate(self) -> float:
+        chosen = self.settings
+        return learning_rate(
+            self.steps,
+            chosen.learning_rate,
+            chosen.schedule,
+            steps=chosen.steps,
+            floor=chosen.learning_rate_floor,
+        )
+
+    def _batch(self, step: int) -> Batch:
+        """This device's share of the batch of a step, on the CPU."""
+        seeds = [(self.seed, step, item) for item in self._items]
+        crops = [self._training.crop(np.random.default_rng((*seed, CROPS))) for seed in seeds]
+        batch = Batch(torch.stack(crops), *self._noise(seeds))
+        return batch.pinned() if self.device.type == "cuda" else batch
+
+    def _noise(self, seeds: Iterable[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        """`z` and `states` of a batch with one item a seed, normally distributed."""
+        networks = self.settings.networks
+        columns = self.settings.segment_frames // networks.frames_per_z
+        # With cycles, each item is sung twice: from noise, and as a copy.
+        passes = 2 if self.encoder else 1
+        shape = (self.generator.recurrent_blocks, 2, passes, networks.middle_dim)
+        z, states = [], []
+        for seed in seeds:
+            random = np.random.default_rng((*seed, NOISE))
+            z.append(torch.from_numpy(random.standard_normal((networks.z_dim, columns), "f4")))
+            states.append(torch.from_numpy(random.standard_normal(shape, "f4")))
+        return torch.stack(z), torch.stack(states, dim=3).flatten(2, 3)
+
     def _generator_losses(
-        self, real: Tensor, random: torch.Generator
+        self, batch: Batch, generator: nn.Module
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Generated mels, of the shape of `real`, and what they cost the generator."""
-        batch, _, frames = real.shape
-        networks = self.settings.networks
-        shape = (batch, networks.z_dim, frames // networks.frames_per_z)
-        z = torch.randn(shape, generator=random).to(self.device)
-        if self.encoder is None:
-            generated = self._generate(z, random)
-            return generated, {"generator": distance(self.discriminator(generated), generated)}
-        # One pass for both, since no layer of the generator looks across items: recurrent blocks
-        # cost by the frame, hardly by the item.
-        both = self._generate(torch.cat([z, self.encoder(real)]), random)
-        generated, copied = both.chunk(2)
-        return generated, {
-            "generator": distance(self.discriminator(generated), generated),
-            "noise_cycle": distance(self.encoder(generated), z),
-            "mel_cycle": distance(copied, real),
-        }
-
-    def _generate(self, z: Tensor, random: torch.Generator) -> Tensor:
-        states = self.generator.draw_states(len(z), random)
-        mel: Tensor = self.generator(z, [state.to(self.device) for state in states])
-        return mel
+        with self.settings.precision.autocast(self.device):
+            if self.encoder is None:
+                generated = generator(batch.z, batch.states.unbind())
+                redrawn = self._called[CRITIC](generated)
+                return generated, {"generator": distance(redrawn, generated)}
+            # One pass for both, since no layer of the generator looks across items: recurrent
+            # blocks cost by the frame, hardly by the item.
+            encoder = self._called["encoder"]
+            z = torch.cat([batch.z, encoder(batch.real).float()])
+            generated, copied = generator(z, batch.states.unbind()).chunk(2)
+            return generated, {
+                "generator": distance(self._called[CRITIC](generated), generated),
+                "noise_cycle": distance(encoder(generated), batch.z),
+                "mel_cycle": distance(copied, batch.real),
+            }
 
     def _discriminator_losses(self, real: Tensor, generated: Tensor) -> dict[str, Tensor]:
-        real_loss = distance(self.discriminator(real), real)
-        generated_loss = distance(self.discriminator(generated), generated)
+        discriminator = self._called[CRITIC]
+        with self.settings.precision.autocast(self.device):
+            real_loss = distance(discriminator(real), real)
+            generated_loss = distance(discriminator(generated), generated)
         return {
             "real": real_loss,
             "generated": generated_loss,
@@ -269,11 +338,19 @@ class UnaganTrainer:
             "convergence": self._equilibrium.convergence(real_loss, generated_loss),
         }
 
-    def _descend(self, loss: Tensor, networks: Sequence[nn.Module]) -> None:
-        """One step of Adam down `loss`, for these networks only."""
-        for network in networks:
-            network.zero_grad()
-        torch.autograd.backward(loss)
-        for network in networks:
-            clip_grad_norm_(network.parameters(), self.settings.max_gradient_norm)
-            self._optimizers[network].step()
+    def _descend(self, loss: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """One step of Adam down `loss`, for these networks only; the norms of their gradients."""
+        for name in names:
+            self._networks[name].zero_grad()
+        torch.autograd.backward(self._scaler.scale(loss))
+        norms = {}
+        for name in names:
+            network, adam = self._networks[name], self._optimizers[name]
+            # Averaged first: so a gradient that is not finite is seen by all, or by none.
+            self._world.average_gradients(network)
+            self._scaler.unscale_(adam)
+            norms[f"gradient_norm/{name}"] = clip_grad_norm_(
+                network.parameters(), self.settings.max_gradient_norm
+            )
+            self._scaler.step(adam)
+        return norms

@@ -1,40 +1,19 @@
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
-from services.errors import InvalidInputError, NotFoundError
+from services.errors import InvalidInputError
+from services.synth.augmentation import Augmentation
 from services.synth.clips import Clip
-from services.synth.mel import MelSettings, MelSpectrogram
-from services.synth.unagan.generator import UnaganSettings, load_generator
-from services.synth.unagan.losses import Equilibrium, distance
-from services.synth.unagan.presets import UnaganTraining, preset
-from services.synth.unagan.training import Corpus, UnaganTrainer, mel_distance, peak_normalised_mel
-
-MEL = MelSettings(n_mels=16)
-SMALL = UnaganTraining(
-    networks=UnaganSettings(z_dim=4, z_scale_factors=(2, 2), middle_dim=8, num_groups=2, mel=MEL),
-    segment_seconds=0.1,
-    batch_size=3,
-    learning_rate=1e-3,
-)
-
-
-def clip(name: str, seconds: float, gain: float = 0.5, seed: int = 0) -> Clip:
-    """Noise that fades in, so that its moments differ."""
-    random = np.random.default_rng(seed)
-    count = max(int(seconds * 44_100), 1)
-    samples = random.uniform(-gain, gain, count) * np.linspace(0.05, 1, count)
-    return Clip(name, samples.astype(np.float32))
-
-
-def clips(count: int = 4, seconds: float = 0.5) -> list[Clip]:
-    return [clip(f"{number}.wav", seconds, seed=number) for number in range(count)]
-
-
-def trainer(settings: UnaganTraining = SMALL, count: int = 4, seed: int = 0) -> UnaganTrainer:
-    return UnaganTrainer(settings, clips(count), device="cpu", seed=seed)
+from services.synth.training.precision import Compute, Precision
+from services.synth.unagan.generator import load_generator
+from services.synth.unagan.training import UnaganTrainer
+from services.synth.unagan.training_settings import UnaganTraining
+from tests.unit.synth.unagan_trainers import FORMS, SMALL, clip, trainer
 
 
 def as_floats(losses: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -42,28 +21,7 @@ def as_floats(losses: dict[str, torch.Tensor]) -> dict[str, float]:
     return {name: float(loss) for name, loss in losses.items()}
 
 
-def test_began_weighs_generated_sound_by_k_within_its_bounds() -> None:
-    equilibrium = Equilibrium(gamma=0.5, lambda_k=0.1, k=torch.tensor(0.2))
-    real, generated = torch.tensor(0.8), torch.tensor(0.3)
-
-    assert equilibrium.discriminator_loss(real, generated).item() == pytest.approx(0.74)
-    assert equilibrium.convergence(real, generated).item() == pytest.approx(0.9)
-    equilibrium.update(real, generated)
-    assert equilibrium.k.item() == pytest.approx(0.21)
-    equilibrium.update(torch.tensor(0.0), torch.tensor(100.0))
-    assert equilibrium.k.item() == 0.0
-    assert distance(torch.tensor([1.0, -1.0]), torch.tensor([0.0, 1.0])).item() == 1.5
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        SMALL,
-        replace(SMALL, cycle=False),
-        replace(SMALL, cycle=False, networks=replace(SMALL.networks, variant="nonhierarchical")),
-    ],
-    ids=["with cycles", "without", "nonhierarchical"],
-)
+@pytest.mark.parametrize("settings", FORMS.values(), ids=FORMS)
 def test_every_form_trains_validates_and_sings(settings: UnaganTraining) -> None:
     training = trainer(settings)
     before = training.weights()
@@ -71,7 +29,10 @@ def test_every_form_trains_validates_and_sings(settings: UnaganTraining) -> None
     losses = as_floats(training.step())
     figures = training.validate()
 
+    networks = ["generator", "discriminator"] + ["encoder"] * settings.cycle
     assert {"generator", "discriminator", "real", "generated", "convergence", "k"} <= set(losses)
+    assert {f"gradient_norm/{name}" for name in networks} <= set(losses)
+    assert losses["learning_rate"] == pytest.approx(settings.learning_rate)
     assert ("noise_cycle" in losses) == ("mel_cycle" in losses) == settings.cycle
     assert np.isfinite([*losses.values(), *figures.values()]).all()
     assert training.weights() != before
@@ -140,37 +101,6 @@ def test_no_step_repeats_the_noise_of_another(monkeypatch: pytest.MonkeyPatch) -
     assert len(distinct) == len(heard) == 6 * (3 + 3 * 6)
 
 
-def test_clips_of_every_length_are_learned_from_by_their_length() -> None:
-    # 0.1 s crops: one clip is of a single sample, one shorter than a crop, one far longer.
-    short, long = clip("short.wav", 0.05, seed=1), clip("long.wav", 1.0, seed=2)
-    corpus = Corpus(SMALL, [clip("click.wav", 0), short, long])
-    random = torch.Generator().manual_seed(0)
-    one_short = Corpus(SMALL, [short], (corpus.mean, corpus.std)).draw(1, random)[0]
-
-    drawn = corpus.draw(400, random)
-
-    from_short = sum(torch.equal(crop, one_short) for crop in drawn)
-    assert drawn.shape == (400, 16, SMALL.segment_frames)
-    assert 400 * 0.02 < from_short < 400 * 0.10
-
-
-def test_a_short_clip_is_looped_and_not_padded_with_silence() -> None:
-    spectrogram = MelSpectrogram(MEL)
-    mel = peak_normalised_mel(clip("short.wav", 0.02), spectrogram, 40)
-
-    assert mel.shape == (16, 40)
-    assert mel.min() > -3
-
-
-def test_each_clip_is_peak_normalised_by_itself() -> None:
-    spectrogram = MelSpectrogram(MEL)
-    quiet, loud = (
-        peak_normalised_mel(clip("a.wav", 0.2, gain), spectrogram, 8) for gain in (0.01, 0.9)
-    )
-
-    torch.testing.assert_close(quiet, loud, atol=1e-3, rtol=0)
-
-
 def test_silent_clips_are_left_out_and_nothing_but_silence_is_refused() -> None:
     silence = Clip("silence.wav", np.zeros(44_100, np.float32))
     heard = clip("a.wav", 1.0)
@@ -197,47 +127,72 @@ def test_a_single_file_that_is_silent_on_one_side_of_the_split_trains(silent: st
     assert np.isfinite(list(training.validate().values())).all()
 
 
-def test_the_corpus_is_z_scored_band_by_band_even_where_a_band_never_changes() -> None:
-    tone = np.sin(2 * np.pi * 440 * np.arange(44_100) / 44_100).astype(np.float32)
-    corpus = Corpus(SMALL, [clip("a.wav", 1.0)])
-    everything = torch.cat(corpus.batches(2)).transpose(0, 1).flatten(1)
-    steady = Corpus(SMALL, [Clip("tone.wav", tone)])
+def test_the_config_tells_settings_and_what_was_kept_back() -> None:
+    training = trainer(replace(SMALL, steps=10), count=4, seed=3)
+    training.step()
 
-    # The last frames are short of a whole crop and so left out of the batches.
-    torch.testing.assert_close(everything.mean(dim=1), torch.zeros(16), atol=0.1, rtol=0)
-    torch.testing.assert_close(everything.std(dim=1), torch.ones(16), atol=0.1, rtol=0)
-    assert torch.cat(steady.batches(2)).isfinite().all()
+    config = json.loads(json.dumps(training.config()))
 
-
-def test_mel_distance_tells_frozen_and_silent_mels_from_real_ones() -> None:
-    random = torch.Generator().manual_seed(0)
-    real = torch.randn((4, 16, 100), generator=random).cumsum(dim=2) / 5
-    alike = torch.randn((4, 16, 100), generator=random).cumsum(dim=2) / 5
-    frozen = real[..., :1].expand_as(real)
-
-    assert mel_distance(real, real).item() == 0
-    assert mel_distance(real, alike) < mel_distance(real, frozen)
-    assert mel_distance(real, alike) < mel_distance(real, torch.full_like(real, -5))
+    told = config["training"]
+    assert (told["steps"], told["planned_steps"], told["seed"]) == (1, 10, 3)
+    assert told["gamma"] == SMALL.gamma
+    assert told["precision"]["compute"] == "float32"
+    assert len(told["validation_files"]) == 1
+    assert told["validation_files"][0] in {f"{number}.wav" for number in range(4)}
 
 
-def test_crops_are_whole_columns_of_noise() -> None:
-    assert preset("published-script").segment_frames == 1728
-    assert replace(SMALL, segment_seconds=1e-6).segment_frames == 4
+def test_an_average_of_the_weights_is_judged_and_stored_if_wanted() -> None:
+    plain, averaging = trainer(), trainer(replace(SMALL, average_decay=0.9))
+    before = averaging.weights()
+    for run in (plain, averaging):
+        for _ in range(3):
+            run.step()
+
+    assert torch.equal(
+        parameters_to_vector(plain.generator.parameters()),
+        parameters_to_vector(averaging.generator.parameters()),
+    )
+    assert averaging.weights() not in (before, plain.weights())
+    assert averaging.validate()["mel_distance"] != plain.validate()["mel_distance"]
 
 
-def test_presets_are_as_published() -> None:
-    script, notebook = preset("published-script"), preset("published-notebook")
+def test_a_cosine_lets_the_learning_rate_fall_to_its_floor() -> None:
+    settings = replace(SMALL, schedule="cosine", steps=2, learning_rate_floor=0.1)
+    training = trainer(settings)
 
-    assert (script.learning_rate, script.batch_size) == (1e-4, 5)
-    assert (notebook.learning_rate, notebook.batch_size) == (1e-3, 10)
-    assert script.networks == notebook.networks == UnaganSettings()
-    assert preset("demo-cpu", MEL).networks.mel == MEL
-    with pytest.raises(NotFoundError, match="published-script"):
-        preset("loud")
+    rates = [float(training.step()["learning_rate"]) for _ in range(3)]
+
+    assert rates == pytest.approx([1e-3, 0.55e-3, 1e-4])
 
 
-def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="hierarchical"):
-        replace(SMALL, networks=replace(SMALL.networks, variant="nonhierarchical"))
-    with pytest.raises(InvalidInputError, match="batch_size"):
-        replace(SMALL, batch_size=0)
+def test_gradients_are_clipped_after_their_norm_is_told() -> None:
+    training = trainer(replace(SMALL, max_gradient_norm=1e-3))
+
+    told = training.step()
+
+    for name, network in (("generator", training.generator), ("encoder", training.encoder)):
+        assert network is not None
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        clipped = torch.nn.utils.get_total_norm(gradients)
+        assert told[f"gradient_norm/{name}"] > 1e-3
+        assert clipped.item() == pytest.approx(1e-3, rel=0.01)
+
+
+def test_augmented_crops_train_and_are_judged_by_plain_ones() -> None:
+    plain, augmented = trainer(), trainer(replace(SMALL, augmentation=Augmentation(speed=0.1)))
+
+    assert augmented.validate() == plain.validate()
+    assert as_floats(augmented.step()) != as_floats(plain.step())
+
+
+@pytest.mark.parametrize("compute", ["bf16", "fp16"])
+def test_halves_train_like_float32_but_for_their_rounding(compute: Compute) -> None:
+    exact, rounded = trainer(), trainer(replace(SMALL, precision=Precision(compute=compute)))
+
+    for _ in range(2):
+        expected, losses = as_floats(exact.step()), as_floats(rounded.step())
+
+    for name in ("generator", "real", "generated", "mel_cycle", "noise_cycle"):
+        assert losses[name] == pytest.approx(expected[name], rel=0.05)
+    assert np.isfinite(list(rounded.validate().values())).all()
+    assert next(rounded.generator.parameters()).dtype == torch.float32
