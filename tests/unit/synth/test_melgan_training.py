@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from services.errors import InvalidInputError, NotFoundError, SettingsMismatchError
+from services.errors import InvalidInputError, SettingsMismatchError
 from services.synth.clips import Clip, split_clips
 from services.synth.mel import MelSettings
 from services.synth.melgan.discriminator import DiscriminatorSettings
 from services.synth.melgan.generator import MelGanSettings, load_generator, vocode
-from services.synth.melgan.presets import PRESETS, preset
-from services.synth.melgan.training import MelGanTrainer, MelGanTraining
+from services.synth.melgan.training import MelGanTrainer
+from services.synth.melgan.training_settings import MelGanTraining
 
 MEL = MelSettings(sample_rate_hertz=8000, n_fft=256, hop_length=64, win_length=256, n_mels=16)
 TINY = MelGanTraining(
@@ -39,7 +39,11 @@ def test_a_step_moves_generator_and_discriminator_and_reports_published_losses()
         for module in (training.generator, training.discriminator)
     ]
     losses = training.step()
-    assert set(losses) == {"discriminator", "generator", "feature_matching"}
+    assert set(losses) == {
+        *("discriminator", "generator", "feature_matching"),
+        *("gradient_norm/discriminator", "gradient_norm/generator", "learning_rate"),
+    }
+    assert losses["learning_rate"] == pytest.approx(TINY.learning_rate)
     assert all(loss.ndim == 0 and not loss.requires_grad for loss in losses.values())
     for old, module in zip(before, (training.generator, training.discriminator), strict=True):
         moved = [not torch.equal(a, b) for a, b in zip(old, module.parameters(), strict=True)]
@@ -54,7 +58,8 @@ def test_training_lowers_the_mel_error_of_sound_kept_back() -> None:
     before = training.validate()["mel_error"]
     for _ in range(40):
         losses = training.step()
-    assert set(losses) == {"mel_reconstruction", "stft"}
+    assert "mel_reconstruction" in losses
+    assert "generator" not in losses
     assert training.validate()["mel_error"] < 0.7 * before
 
 
@@ -62,7 +67,7 @@ def test_weights_fitted_to_the_data_start_centred_and_as_loud_as_the_data() -> N
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     clips = [Clip("noise.wav", noise), tone("tone.wav"), tone("low.wav", frequency=100.0)]
     plain, fitted = trainer(TINY, clips), trainer(replace(TINY, fit_to_data=True), clips)
-    crops = plain.crops(0)
+    crops = plain.batches.crops(0)
     mel = plain.mel(crops)
     loudness = crops.square().mean().sqrt()
     with torch.no_grad():
@@ -103,15 +108,15 @@ def test_the_same_seed_gives_the_same_course_whatever_the_global_state() -> None
 
 def test_no_two_steps_have_the_same_crops() -> None:
     training = trainer(clips=[tone("one.wav", 4.0, 37.1), tone("two.wav", 4.0, 53.3)])
-    drawn = [training.crops(step) for step in range(50)]
+    drawn = [training.batches.crops(step) for step in range(50)]
     assert len({crops.numpy().tobytes() for crops in drawn}) == len(drawn)
-    assert torch.equal(training.crops(3), drawn[3])
+    assert torch.equal(training.batches.crops(3), drawn[3])
 
 
 def test_a_crop_is_a_piece_of_its_clip_and_every_clip_is_heard() -> None:
     clips = [tone(f"{n}.wav", 0.5, 100.0 * n) for n in range(1, 9)]
     training = trainer(clips=clips)
-    pieces = np.concatenate([training.crops(step).numpy()[:, 0] for step in range(60)])
+    pieces = np.concatenate([training.batches.crops(step).numpy()[:, 0] for step in range(60)])
     heard = set()
     for piece in pieces:
         windows = {
@@ -206,28 +211,6 @@ def test_what_was_trained_can_be_loaded_and_says_where_it_comes_from() -> None:
     assert torch.allclose(vocode(generator, mel), vocode(training.generator, mel), atol=1e-5)
 
 
-def test_the_published_preset_is_the_published_training() -> None:
-    settings = preset("published")
-    assert (settings.batch_size, settings.crop_samples) == (16, 8192)
-    assert (settings.learning_rate, settings.betas) == (1e-4, (0.5, 0.9))
-    assert (settings.feature_weight, settings.mel_weight, settings.stft_weight) == (10.0, 0.0, 0.0)
-    assert settings.adversarial_from_step == 0
-    assert settings.generator == MelGanSettings()
-    assert settings.generator.variant == "gru"
-    assert settings.discriminator.max_channels == 1024
-
-
-@pytest.mark.parametrize("name", list(PRESETS))
-def test_presets_take_the_mel_settings_they_are_given(name: str) -> None:
-    mel = MelSettings(sample_rate_hertz=22050)
-    assert preset(name, mel).generator.mel == mel
-
-
-def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
-    with pytest.raises(NotFoundError, match="demo-cpu"):
-        preset("best")
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -236,6 +219,10 @@ def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
         {"batch_size": 0},
         {"learning_rate": 0.0},
         {"adversarial_from_step": 5},
+        {"schedule": "cosine"},
+        {"learning_rate_floor": 1.0},
+        {"average_decay": -0.1},
+        {"max_gradient_norm": -1.0},
     ],
 )
 def test_training_settings_that_cannot_work_are_refused(change: dict[str, float]) -> None:
