@@ -190,8 +190,8 @@ def trained_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from services.synth.melgan.training import MelGanTrainer
     from services.synth.melgan.training_settings import MelGanTraining
     from services.synth.unagan.generator import UnaganSettings
-    from services.synth.unagan.training_settings import UnaganTraining
     from services.synth.unagan.training import UnaganTrainer
+    from services.synth.unagan.training_settings import UnaganTraining
 
     mel = MelSettings(sample_rate_hertz=RATE, n_fft=256, hop_length=64, n_mels=16, win_length=256)
     clips = [Clip(f"{seed}.wav", samples(1.0, seed)) for seed in range(2)]
