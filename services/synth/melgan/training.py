@@ -204,8 +204,8 @@ class MelGanTrainer:
                 "seed": self.seed,
                 "steps": self.steps,
                 "devices": self.world.size,
+                "validation_files": sorted({clip.name for clip in self.validation_clips}),
             },
-            "validation_files": sorted({clip.name for clip in self.validation_clips}),
         }
 
     def state_dict(self) -> dict[str, Any]:
