@@ -1,0 +1,153 @@
+"""`demiurge evaluate`: models judged by recordings that their training did not hear."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.options import MAX_FILES, MAX_SEED, MAX_SOUND_SECONDS, number
+
+if TYPE_CHECKING:
+    from services.runtime.model_store import ModelStore, ModelVersion
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+ModelId = Annotated[str, typer.Argument(help="ID, for its best step, or ID@STEP.")]
+Recorded = Annotated[
+    Path | None,
+    typer.Option(
+        "--recorded",
+        "--audio-db-dir",
+        "--data-path",
+        help="Folder of the recordings that it was trained on.",
+    ),
+]
+Database = Annotated[
+    str, typer.Option(help="Audio database of those recordings, in the place of a folder.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+
+
+@app.callback()
+def evaluate() -> None:
+    """Judge a model by the recordings that were kept back from its training.
+
+    Figures, card and a picture are kept with the model, in the place of former ones;
+    `demiurge models` tells the chief figure. All runs here, over the store that DEMIURGE_STORE
+    names.
+    """
+
+
+@app.command()
+def melgan(
+    model: ModelId,
+    recorded: Recorded = None,
+    database: Database = "",
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.1, max=MAX_SOUND_SECONDS, callback=number, help="Heard of each file."),
+    ] = 5.0,
+    seconds_in_all: Annotated[
+        float,
+        typer.Option(min=0.1, max=MAX_SOUND_SECONDS, callback=number, help="Heard altogether."),
+    ] = 60.0,
+    device: Device = "auto",
+) -> None:
+    """Judge a MelGAN: its copies of recordings beside Griffin-Lim's, from the same mels."""
+    from services.synth.evaluation.copy_synthesis import CopySynthesis
+
+    settings = CopySynthesis(seconds_each=seconds, seconds_in_all=seconds_in_all)
+    _evaluate("melgan", model, recorded, database, device, settings)
+
+
+@app.command()
+def unagan(
+    model: ModelId,
+    recorded: Recorded = None,
+    database: Database = "",
+    melgan: Annotated[
+        str, typer.Option(help="MelGAN that voices it; Griffin-Lim if not given.")
+    ] = "",
+    items: Annotated[int, typer.Option(min=1, max=MAX_FILES, help="Sounds to generate.")] = 16,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=MAX_SOUND_SECONDS, callback=number, help="Of each.")
+    ] = 4.0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED - MAX_FILES, help="Of the first; the others follow.")
+    ] = 0,
+    device: Device = "auto",
+) -> None:
+    """Judge an UNAGAN: the timbre of what it sings beside that of the recordings."""
+    from services.synth.evaluation.generated_sound import GeneratedSound
+
+    settings = GeneratedSound(items=items, seconds=seconds, seed=seed)
+    _evaluate("unagan", model, recorded, database, device, settings, melgan)
+
+
+def _evaluate(
+    family: str,
+    model: str,
+    recorded: Path | None,
+    database: str,
+    device: str,
+    settings: Any,
+    melgan_id: str = "",
+) -> None:
+    from services.cli.corpus import database_corpus, folder_corpus, prepared
+    from services.cli.listing import columns
+    from services.cli.progress import Progress
+    from services.cli.training.judging import beside, judge_version
+    from services.runtime.model_store import ModelStore
+    from services.runtime.object_store.opening import open_store
+    from services.runtime.settings import RuntimeSettings, load
+    from services.synth.array_cache import ArrayCache
+
+    if (recorded is None) == (not database):
+        raise typer.BadParameter("give either --recorded FOLDER or --database NAME")
+    runtime = load(RuntimeSettings)
+    store = open_store(runtime)
+    models = ModelStore(store)
+    chosen = _device(device)
+    version = models.find(family, model)
+    voice = _voice(models, version, melgan_id)
+    corpus = folder_corpus(recorded) if recorded else database_corpus(store, database)
+    rate = int(version.config["mel"]["sample_rate_hertz"])
+    with Progress() as progress:
+        clips = prepared(corpus, rate, ArrayCache(runtime.home / "cache"), progress)
+        judged = judge_version(
+            version, clips, models, progress, device=chosen, melgan=voice, settings=settings
+        )
+    rows = beside(judged.figures)
+    header = ("figure", judged.version_id, "Griffin-Lim")
+    width = 3 if any(other for _, _, other in rows) else 2
+    typer.echo(columns(header[:width], [row[:width] for row in rows]))
+
+
+def _voice(models: "ModelStore", version: "ModelVersion", melgan_id: str) -> "ModelVersion | None":
+    """The MelGAN, seen to fit before recordings are read."""
+    from services.synth.generation import refuse_other_mels
+    from services.synth.mel import MelSettings
+
+    if not melgan_id:
+        return None
+    voice = models.find("melgan", melgan_id)
+    own, its = (MelSettings.from_config(each.config["mel"]) for each in (version, voice))
+    refuse_other_mels(own, its, version.version_id, voice.version_id)
+    return voice
+
+
+def _device(name: str) -> str:
+    """The device of that name; InvalidInputError if this machine has none."""
+    import torch
+
+    from services.errors import InvalidInputError
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInputError(
+            f"--device {name}: this machine offers no such device", culprit="--device"
+        ) from error
+    return name
