@@ -54,7 +54,7 @@ def prepare_clips(
 
     `workers` threads prepare them, one a processor if not given; the answer does not depend on
     them. Without a cache all lie in memory. `tell` hears how many of how many are done, and `warn`
-    what is left out, and why: files that cannot be read, and silent ones.
+    what is left out, and why: files that cannot be read, silent ones, and copies.
 
     Raises InvalidInputError if nothing is left, ConflictError, naming the file, where one changes
     meanwhile, and what the cache and the sources raise.
@@ -73,21 +73,24 @@ def prepare_clips(
             stopped.set()
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-    clips = []
+    clips: dict[str, Clip] = {}
     for future in futures:
         clip = _unless_unreadable(future)
         if isinstance(clip, str):
             warn(f"left out: {clip}")
         elif not clip.peak:
             warn(f"left out: {clip.name} is silent")
+        elif clip.identity in clips:
+            # Else what is learned might be judged by its copy.
+            warn(f"left out: {clip.name} is a copy of {clips[clip.identity].name}")
         else:
-            clips.append(clip)
+            clips[clip.identity] = clip
     if not clips:
         raise InvalidInputError(
             f"none of the {len(futures)} recordings can be learned from: each is unreadable or "
             "silent, as the lines above say"
         )
-    return clips
+    return list(clips.values())
 
 
 def sha256_of(file: BinaryIO) -> str:
