@@ -9,6 +9,7 @@ from services.synth.melgan.generator import Generator
 
 SMALLEST_DEVIATION = 1e-3
 QUIETEST = 1e-2
+ADDED_SHARE = 0.1
 
 
 def fit_to_data(
@@ -21,9 +22,14 @@ def fit_to_data(
     square that the sound of the last convolution gets, at least 0.01.
     """
 
+    last_size = max(loudness, QUIETEST)
+    if generator.settings.excitation:
+        # The excitation is near the sound from the first: what is added to it begins small.
+        last_size *= ADDED_SHARE
+
     def fit(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor:
         deviation, mean = torch.std_mean(output, dim=(0, 2))
-        size = max(loudness, QUIETEST) if module is generator.last else 1.0
+        size = last_size if module is generator.last else 1.0
         # What never changes, as in silence, says nothing of how large it will be.
         gain = torch.where(deviation > SMALLEST_DEVIATION, size / deviation, 1.0)
         across = (1, -1, 1) if isinstance(module, nn.ConvTranspose1d) else (-1, 1, 1)

@@ -1,9 +1,10 @@
 """What MelGAN minimises: hinge and feature matching (Kumar et al., 2019, arXiv:1910.06711).
 
-`multi_resolution_stft` is Parallel WaveGAN's (Yamamoto et al., 2020, arXiv:1910.11480); it lets a
-narrow generator learn within minutes. All are means over the items of a batch, so that the average
-over the equal shares of several devices is the loss of the batch. They are float32 whatever is
-given: in bf16, a mean of many small values would lose them.
+`multi_resolution_stft` is Parallel WaveGAN's (Yamamoto et al., 2020, arXiv:1910.11480) at the
+resolutions that models are judged by; it lets a narrow generator learn within minutes. All are
+means over the items of a batch, so that the average over the equal shares of several devices is the
+loss of the batch. They are float32 whatever is given: in bf16, a mean of many small values would
+lose them.
 """
 
 import torch
@@ -12,9 +13,9 @@ from torch.nn import functional as F
 
 from services.synth.melgan.discriminator import Features
 
-STFT_RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
+STFT_RESOLUTIONS = ((512, 128, 512), (1024, 256, 1024), (2048, 512, 2048))
 """(n_fft, hop length, window length) of each."""
-QUIETEST_POWER = 1e-7
+QUIETEST_POWER = 1e-10
 QUIETEST_NORM = 1.0
 
 
