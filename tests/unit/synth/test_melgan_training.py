@@ -56,7 +56,7 @@ def test_training_lowers_the_mel_error_of_sound_kept_back() -> None:
     )
     training = trainer(settings)
     before = training.validate()["mel_error"]
-    for _ in range(40):
+    for _ in range(60):
         losses = training.step()
     assert "mel_reconstruction" in losses
     assert "generator" not in losses
