@@ -2,7 +2,8 @@
 
     python examples/demo.py [FOLDER]
 
-Trains narrow models first (minutes); a second call finds them and takes seconds.
+The GANs are those of examples/models; the predictor is trained first, which takes a minute. A
+second call finds it and takes seconds.
 """
 
 import json
@@ -20,6 +21,7 @@ from services.descriptor.mfcc import ExtractionSettings, extract
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
+MODELS = HERE / "models"
 SETTINGS = ExtractionSettings()
 SECONDS = 20
 SILENCE_DECIBELS = -60.0
@@ -30,13 +32,21 @@ OWN = {"generated database", "recorded corpus"}
 def make(folder: Path) -> None:
     """Runs the pipeline as a composer would."""
     environment = os.environ | {"DEMIURGE_HOME": str(folder)}
-    command = [
-        Path(sys.executable).with_name("demiurge"),
-        *("run", "--recorded", CORPUS / "recorded", "--prediction", CORPUS / "prediction"),
+
+    def demiurge(*arguments: str | Path) -> None:
+        command = Path(sys.executable).with_name("demiurge")
+        # All arguments are ours.
+        subprocess.run([command, *arguments], env=environment, check=True)  # noqa: S603
+
+    models: list[str] = []
+    for path in sorted(MODELS.glob("*/*/best.json")):
+        family, model = path.parts[-3:-1]
+        demiurge("import", path.parent)
+        models += [f"--{family}", model]
+    demiurge(
+        *("run", *models, "--prediction", CORPUS / "prediction"),
         *("--duration", str(SECONDS), "--out", folder / "piece"),
-    ]
-    # All arguments are ours.
-    subprocess.run(command, env=environment, check=True)  # noqa: S603
+    )
 
 
 def mono(path: Path) -> np.ndarray:
