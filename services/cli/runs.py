@@ -1,5 +1,6 @@
-"""`demiurge runs`: the pieces made so far, and those being made."""
+"""`demiurge runs`: the pieces made so far, and those being made; and how trainings went."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from demiurge.gateway.v1.gateway_service_pb2 import Run
+
+    from services.runtime.object_store.port import ObjectStore
 
 RESUMES = "run it again, and it goes on from what it had finished"
 THEN = {
@@ -23,9 +26,9 @@ RunId = Annotated[str, typer.Argument(help="Id of the run.")]
 
 @app.callback()
 def runs(context: typer.Context) -> None:
-    """List, show, cancel, delete and fetch runs.
+    """List, show, cancel, delete and fetch runs; plot trainings.
 
-    Without a verb, they are listed, newest first.
+    Without a verb, runs are listed, newest first; `demiurge runs plot` lists trainings.
     """
     if context.invoked_subcommand is not None:
         return
@@ -113,6 +116,70 @@ def fetch(
             then = THEN.get(state, f"`demiurge runs show {run_id}` says more")
             raise NotReadyError(f"run {run_id} {verb} {state}, and has no piece: {then}")
         fetch_piece(client, run, out, progress)
+
+
+@app.command()
+def plot(
+    model_id: Annotated[
+        str, typer.Argument(help="Id of the model that was, or is being, trained; else all.")
+    ] = "",
+    family: Annotated[
+        str, typer.Option(help="melgan, unagan or predictor, where several have the id.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="PNG file that the curves are drawn into as well.")
+    ] = None,
+) -> None:
+    """Show how a training goes, or went: its losses and figures by step, from its own log.
+
+    Without an id, the trainings that have a log are listed.
+    """
+    from services.cli.curves import png, table
+    from services.cli.files import write_whole
+    from services.cli.training.journal import find_journal, read_journal
+    from services.errors import InvalidInputError
+    from services.runtime.object_store.opening import open_store
+    from services.runtime.settings import RuntimeSettings, load
+
+    store = open_store(load(RuntimeSettings))
+    if not model_id:
+        typer.echo(_trainings(store))
+        return
+    if out and out.suffix.lower() != ".png":
+        raise InvalidInputError(f"--out: {out} should end in .png", culprit="--out")
+    found = find_journal(store, model_id, family)
+    entries = read_journal(store, found, model_id)
+    if not entries:
+        typer.echo(f"{found} {model_id}: nothing is logged yet")
+        return
+    last = entries[-1]
+    title = f"{found} {model_id}: step {last.step}, {last.time:%Y-%m-%d %H:%M} UTC"
+    typer.echo(f"{title}\n\n{table(entries, sys.stdout.encoding)}")
+    if out:
+        write_whole(out, png(entries, title))
+        typer.echo(f"\n{out}")
+
+
+def _trainings(store: "ObjectStore") -> str:
+    """Each training that has a log, the latest first."""
+    from services.cli.listing import columns
+    from services.cli.training.journal import journals, read_journal
+    from services.errors import CorruptObjectError
+
+    rows = []
+    for family, model_id in journals(store):
+        try:
+            entries = read_journal(store, family, model_id)
+        except CorruptObjectError:
+            rows.append((family, model_id, "", "damaged"))
+            continue
+        if entries:
+            last = entries[-1]
+            rows.append((family, model_id, str(last.step), f"{last.time:%Y-%m-%d %H:%M}"))
+    if not rows:
+        return "no training has a log yet: `demiurge train` makes one"
+    rows.sort(key=lambda row: row[-1], reverse=True)
+    return columns(("family", "id", "step", "logged"), rows)
 
 
 def _state(run: "Run") -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 import structlog
 
-from services.errors import CorruptObjectError, NotFoundError
+from services.errors import CorruptObjectError, InvalidInputError, NotFoundError
 from services.runtime.model_store import FAMILIES
 from services.runtime.object_store.port import ObjectStore
 
@@ -126,6 +126,26 @@ def journals(store: ObjectStore) -> Iterator[tuple[str, str]]:
             parts = key.split("/")
             if len(parts) == 4 and parts[3] == _NAME:
                 yield family, parts[2]
+
+
+def find_journal(store: ObjectStore, run_id: str, family: str = "") -> str:
+    """The family of the one training with this id that has a log; `family`, if given, is it.
+
+    Raises NotFoundError, naming those there are, and InvalidInputError if several families have it.
+    """
+    there = list(journals(store))
+    found = [known for known, name in there if name == run_id and family in {"", known}]
+    if not found:
+        names = ", ".join(name for known, name in there if family in {"", known}) or "none"
+        raise NotFoundError(
+            f"no {family or 'training'} {run_id!r} has a log; there are: {names}", culprit=run_id
+        )
+    if len(found) > 1:
+        raise InvalidInputError(
+            f"{run_id!r} is the id of several trainings: choose by --family ({', '.join(found)})",
+            culprit=run_id,
+        )
+    return found[0]
 
 
 def series(entries: Sequence[Entry]) -> dict[str, list[tuple[int, float]]]:
