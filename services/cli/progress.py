@@ -28,10 +28,10 @@ class Reporter(ABC):
 class Progress(Reporter):
     """Tells a person how far named pieces of work have come, on standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
         # rich takes FORCE_COLOR for a terminal, and would fill logs with bars.
-        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._console = Console(file=sys.stderr, force_terminal=terminal)
+        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not silent
+        self._console = Console(file=sys.stderr, force_terminal=terminal, quiet=silent)
         self._bars = Bars(
             TextColumn("{task.description:<24}"),
             BarColumn(),
@@ -42,7 +42,7 @@ class Progress(Reporter):
             disable=not self._console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._lines: dict[str, tuple[float, float]] = {}
+        self._lines: dict[str, tuple[float, int, float]] = {}
         self._ended: set[str] = set()
 
     def __enter__(self) -> "Progress":
@@ -72,14 +72,14 @@ class Progress(Reporter):
 
     def _update_line(self, name: str, completed: int, total: int, note: str) -> None:
         now = time.monotonic()
-        began, last = self._lines.setdefault(name, (now, float("-inf")))
+        began, first, last = self._lines.setdefault(name, (now, completed, float("-inf")))
         ended = completed >= total
         if name in self._ended or (not ended and now - last < SECONDS_BETWEEN_LINES):
             return
-        known = completed and not ended and now > began
-        left = f", {self._left(began, completed, total)} left" if known else ""
+        known = completed > first and not ended and now > began
+        left = f", {self._left(began, completed - first, total - first)} left" if known else ""
         self.say(f"{name}: {completed} of {total}{left}{'  ' + note if note else ''}")
-        self._lines[name] = (began, now)
+        self._lines[name] = (began, first, now)
         if ended:
             self._ended.add(name)
 

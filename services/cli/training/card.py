@@ -1,20 +1,68 @@
 """The card of a model: what a person wants to know of it, as Markdown."""
 
+import shlex
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from services.cli.training.fit import Fit
+from services.cli.training.course import Course
+from services.cli.training.families import settings_class
+from services.cli.training.flags import flag_names
+from services.cli.training.record import Record
+from services.cli.training.settings import settings_of
 
 
-def card(plan: "Fit", step: int, figures: Mapping[str, float], seconds: float) -> str:
-    """What a person wants to know of a model, as Markdown."""
-    rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(figures.items()))
+def card(record: Record, course: Course, config: Mapping[str, Any]) -> str:
+    """Where the model of the last validation comes from, how good it is, how to make it again.
+
+    `config` is the trainer's. What judging finds out is added at the end.
+    """
+    training = config["training"]
+    planned = record.steps or training.get("steps")
+    rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(course.figures.items()))
+    files = config.get("validation_files") or training.get("validation_files", ())
+    settings = "\n".join(f"| {name} | {value} |" for name, value in _flat(record.settings))
     return (
-        f"# {plan.family} {plan.model_id}, step {step}\n\n"
-        f"Trained on {plan.corpus}, {step} of {plan.steps} steps, {seconds:.0f} s, "
-        f"ended {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. "
-        f"The best step is chosen by {plan.figure} on held-out sound.\n\n"
-        f"| figure | value |\n|---|---|\n{rows}\n"
+        f"# {record.family} {record.id}, step {course.validated}\n\n"
+        f"Trained on {record.corpus}, {course.validated} of {planned} steps, "
+        f"{course.seconds:.0f} s of training. The best step is chosen on held-out sound.\n\n"
+        f"- Corpus: {len(record.files)} files, SHA-256 of names and contents "
+        f"`{record.corpus_sha256}`\n"
+        f"- Held out: {', '.join(files)}\n"
+        f"- Made again by: `{command(record)}`\n\n"
+        f"| figure | value |\n|---|---|\n{rows}\n\n"
+        f"## Settings\n\nPreset `{record.preset}`, seed {record.seed}.\n\n"
+        f"| setting | value |\n|---|---|\n{settings}\n"
     )
+
+
+def command(record: Record) -> str:
+    """The call that trains the same model."""
+    words = ["demiurge", "train", record.family]
+    words += ["--recorded" if record.folder else "--database", record.corpus]
+    words += ["--preset", record.preset, "--seed", str(record.seed)]
+    if record.steps is not None:
+        words += ["--steps", str(record.steps)]
+    if record.every is not None:
+        words += ["--every", str(record.every)]
+    names = flag_names(list(settings_of(settings_class(record.family))))
+    for path, value in record.overrides.items():
+        flag = names[path]
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag.removeprefix('--')}")
+        else:
+            words += [flag, _text(value)]
+    return shlex.join(words)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", _text(value)))
+    return found
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

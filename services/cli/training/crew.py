@@ -4,43 +4,53 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from types import FrameType
+from typing import Any
 
 from services.cli.progress import Reporter
 from services.cli.training.order import Order
 from services.cli.training.workshop import Workshop, train
 from services.errors import DemiurgeError
 
-SECONDS_TO_STOP = 10.0
+SECONDS_TO_STOP = 30.0
 
 
 class Relay(Reporter):
-    """What a child has to say, sent to its parent."""
+    """What a child has to say, sent to its parent; without one, the child is told to stop."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def say(self, text: str) -> None:
         """See Reporter."""
-        self._connection.send(("say", (text,)))
+        self._send("say", (text,))
 
     def update(self, name: str, completed: int, total: int, note: str = "") -> None:
         """See Reporter."""
-        self._connection.send(("update", (name, completed, total, note)))
+        self._send("update", (name, completed, total, note))
+
+    def _send(self, kind: str, content: tuple[object, ...]) -> None:
+        try:
+            self._connection.send((kind, content))
+        except BrokenPipeError:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def train_all(orders: Sequence[Order], reporter: Reporter) -> dict[str, str]:
     """Version id of each order's model, by family.
 
-    The first error, as `train` raises it, ends the other trainings and is raised.
+    The first error, as `train` raises it, ends the other trainings and is raised. Trainings that
+    are ended store how far they are, and the same orders go on from there.
     """
     # A forked child would inherit threads and locks of gRPC and torch.
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // max(1, len(orders)))
-    working, processes, trained = {}, [], {}
+    working: dict[Connection, str] = {}
+    processes, trained = [], {}
     try:
         for order in orders:
             ours, theirs = context.Pipe(duplex=False)
@@ -51,31 +61,49 @@ def train_all(orders: Sequence[Order], reporter: Reporter) -> dict[str, str]:
             working[ours] = order.family
             processes.append(process)
         while working:
-            for connection in wait(list(working)):
-                assert isinstance(connection, Connection)  # noqa: S101 - wait's type is wider
-                family = working[connection]
-                try:
-                    kind, content = connection.recv()
-                except EOFError:
-                    raise DemiurgeError(
-                        f"the training of the {family} broke off: it was killed, perhaps for want "
-                        "of memory, or a defect is told above"
-                    ) from None
+            for connection, family, kind, content in _heard(working, reporter):
                 if kind == "trained":
                     trained[family] = content
                     del working[connection]
                 elif kind == "failed":
                     raise content
                 else:
-                    getattr(reporter, kind)(*content)
+                    raise DemiurgeError(
+                        f"the training of the {family} broke off: it was killed, perhaps for want "
+                        "of memory, or a defect is told above"
+                    )
     finally:
         for process in processes:
             process.terminate()
+        end = time.monotonic() + SECONDS_TO_STOP
+        # They have something to say until the end, and would wait for it to be heard.
+        while working and time.monotonic() < end:
+            for connection, *_ in _heard(working, reporter, end - time.monotonic()):
+                working.pop(connection)
         for process in processes:
-            process.join(SECONDS_TO_STOP)
+            process.join(max(end - time.monotonic(), 0.1))
             process.kill()
             process.join()
     return trained
+
+
+def _heard(
+    working: Mapping[Connection, str], reporter: Reporter, seconds: float | None = None
+) -> Iterator[tuple[Connection, str, str, Any]]:
+    """Passes on what is reported, and yields what else comes: its connection, family and content.
+
+    The kind is "" for a child that has ended without a word.
+    """
+    for connection in wait(list(working), seconds):
+        assert isinstance(connection, Connection)  # noqa: S101 - wait's type is wider
+        try:
+            kind, content = connection.recv()
+        except EOFError:
+            kind, content = "", None
+        if kind in {"say", "update"}:
+            getattr(reporter, kind)(*content)
+        else:
+            yield connection, working[connection], kind, content
 
 
 @contextmanager

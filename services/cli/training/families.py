@@ -1,81 +1,113 @@
-"""The trainer of each family, made from an order and the recordings that it names."""
+"""The three families: their settings, and their trainers made from recordings."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from services.cli.corpus import readable, recordings
+from services.cli.corpus import Corpus, prepared, readable
 from services.cli.progress import Reporter
-from services.cli.training.order import Order
 from services.cli.training.trainer import Trainer
 from services.errors import InvalidInputError
 
-DEFAULT_STEPS = {
-    ("melgan", "demo-cpu"): 1500,
-    ("unagan", "demo-cpu"): 420,
-}
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidInputError(
-            f"--device {name}: this machine offers no such device", culprit="--device"
-        ) from error
-    return name
-
-
-def _clips(order: Order, progress: Reporter, sample_rate_hertz: int) -> list[Any]:
+if TYPE_CHECKING:
+    from services.synth.array_cache import ArrayCache
     from services.synth.clips import Clip
-
-    corpus = recordings(order.folder)
-    return [
-        Clip(recording.name, samples.clip(-1, 1))
-        for recording, samples in readable(corpus, sample_rate_hertz, progress.say)
-    ]
+    from services.synth.training.world import World
 
 
-def _melgan(order: Order, progress: Reporter) -> tuple[Trainer, int, str]:
-    from services.synth.melgan.presets import preset
+@dataclass(frozen=True)
+class Site:
+    """Where a training happens."""
+
+    corpus: Corpus
+    device: str
+    world: "World"
+    cache: "ArrayCache"
+    reporter: Reporter
+
+
+@dataclass(frozen=True)
+class Made:
+    """A trainer, and what belongs to it."""
+
+    trainer: Trainer
+    figure: str
+    """The validation figure, the smaller the better, that `best` is chosen by."""
+    steps: int | None = None
+    """How long it is to be trained, if that follows from the recordings."""
+    clips: "Sequence[Clip]" = ()
+    """What the best version is to be judged by."""
+
+
+def settings_class(family: str) -> type[Any]:
+    """The dataclass of a family's settings."""
+    if family == "melgan":
+        from services.synth.melgan.training_settings import MelGanTraining
+
+        return MelGanTraining
+    if family == "unagan":
+        from services.synth.unagan.training_settings import UnaganTraining
+
+        return UnaganTraining
+    from services.predictor.training_settings import PredictorTraining
+
+    return PredictorTraining
+
+
+def preset(family: str, name: str) -> Any:
+    """Named settings; NotFoundError naming those there are."""
+    if family == "melgan":
+        from services.synth.melgan import presets as melgan
+
+        return melgan.preset(name)
+    if family == "unagan":
+        from services.synth.unagan import presets as unagan
+
+        return unagan.preset(name)
+    from services.predictor import presets as predictor
+
+    return predictor.preset(name)
+
+
+def make(family: str, settings: Any, seed: int, site: Site) -> Made:
+    """The trainer of these settings, on recordings that it reads.
+
+    Raises InvalidInputError if nothing can be read or learned from.
+    """
+    return TRAINERS[family](settings, seed, site)
+
+
+def _melgan(settings: Any, seed: int, site: Site) -> Made:
     from services.synth.melgan.training import MelGanTrainer
 
-    settings = _overridden(preset(order.preset), order.overrides)
-    steps = _steps(order)
-    clips = _clips(order, progress, settings.generator.mel.sample_rate_hertz)
-    trainer = MelGanTrainer(settings, clips, device=_device(order.device), seed=order.seed)
-    return trainer, steps, "mel_error"
+    rate = settings.generator.mel.sample_rate_hertz
+    clips = prepared(site.corpus, rate, site.cache, site.reporter)
+    trainer = MelGanTrainer(settings, clips, device=site.device, seed=seed, world=site.world)
+    return Made(trainer, "mel_error", settings.steps, clips)
 
 
-def _unagan(order: Order, progress: Reporter) -> tuple[Trainer, int, str]:
-    from services.synth.unagan.presets import preset
+def _unagan(settings: Any, seed: int, site: Site) -> Made:
     from services.synth.unagan.training import UnaganTrainer
 
-    settings = _overridden(preset(order.preset), order.overrides)
-    steps = _steps(order)
-    clips = _clips(order, progress, settings.networks.mel.sample_rate_hertz)
-    for clip in clips:
-        if not clip.samples.any():
-            progress.say(f"left out: {clip.name} is silent")
-    trainer = UnaganTrainer(settings, clips, device=_device(order.device), seed=order.seed)
-    return trainer, steps, settings.validation_figure
+    rate = settings.networks.mel.sample_rate_hertz
+    clips = prepared(site.corpus, rate, site.cache, site.reporter)
+    trainer = UnaganTrainer(
+        settings, clips, device=site.device, seed=seed, world=site.world, cache=site.cache
+    )
+    return Made(trainer, settings.validation_figure, settings.steps, clips)
 
 
-def _predictor(order: Order, progress: Reporter) -> tuple[Trainer, int, str]:
+def _predictor(settings: Any, seed: int, site: Site) -> Made:
     from services.audio.track import DescriptorTrack
     from services.descriptor import mfcc
-    from services.predictor.presets import preset
     from services.predictor.training import PredictorTrainer
 
+    if site.world.size > 1:
+        raise InvalidInputError("a predictor is small: train it without torchrun, in one process")
     extraction = mfcc.ExtractionSettings()
-    settings = _overridden(preset(order.preset), order.overrides)
-    tracks = []
-    corpus = recordings(order.folder)
-    for recording, samples in readable(corpus, extraction.sample_rate_hertz, progress.say):
+    tracks: list[DescriptorTrack] = []
+    recordings = site.corpus.recordings
+    for recording, samples in readable(recordings, extraction.sample_rate_hertz, site.reporter.say):
         values, _ = mfcc.extract(samples, extraction)
         track = DescriptorTrack(
             feature_names=mfcc.FEATURE_NAMES,
@@ -85,36 +117,15 @@ def _predictor(order: Order, progress: Reporter) -> tuple[Trainer, int, str]:
             source=recording.name,
         )
         tracks.append(track)
-        progress.update("describing recordings", len(tracks), len(corpus))
-    trainer = PredictorTrainer(settings, tracks, device=_device(order.device), seed=order.seed)
+        site.reporter.update("describing recordings", len(tracks), len(recordings))
+    trainer = PredictorTrainer(settings, tracks, device=site.device, seed=seed)
     for name in trainer.corpus.too_short:
-        progress.say(f"left out: {name} is too short for the window")
-    return (
-        trainer,
-        order.steps or DEFAULT_STEPS.get((order.family, order.preset), trainer.total_steps),
-        settings.validation_figure,
-    )
+        site.reporter.say(f"left out: {name} is too short for the window")
+    return Made(trainer, settings.validation_figure, trainer.total_steps)
 
 
-TRAINERS: Mapping[str, Callable[[Order, Reporter], tuple[Trainer, int, str]]] = {
+TRAINERS: Mapping[str, Callable[[Any, int, Site], Made]] = {
     "melgan": _melgan,
     "unagan": _unagan,
     "predictor": _predictor,
 }
-
-
-def _steps(order: Order) -> int:
-    steps = order.steps or DEFAULT_STEPS.get((order.family, order.preset))
-    if steps is None:
-        raise InvalidInputError(
-            f"preset {order.preset!r} does not say how long to train: give --steps",
-            culprit="--steps",
-        )
-    return steps
-
-
-def _overridden(settings: Any, overrides: Mapping[str, Any] | None) -> Any:
-    unknown = set(overrides or {}) - set(asdict(settings))
-    if unknown:
-        raise InvalidInputError(f"no such training settings: {', '.join(sorted(unknown))}")
-    return replace(settings, **(overrides or {}))

@@ -1,7 +1,7 @@
 """An order: what to train, on what, and how."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,22 @@ class Order:
     """What to train, on what, and how."""
 
     family: str
-    folder: Path
+    """melgan, unagan or predictor."""
+    folder: Path | None
+    """The recordings; None if they are a database's."""
     preset: str
+    """Named settings."""
     seed: int
+    """Where all chance comes from."""
     device: str = "auto"
+    """auto, cpu, cuda or cuda:1."""
     steps: int | None = None
-    """None means what the preset is made for."""
-    overrides: Mapping[str, Any] | None = None
-    """Values of the preset to replace, by name."""
+    """None means what the preset is made for, or without end if `minutes` are given."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the preset to replace, by their path, as "generator.ngf"."""
+    database: str = ""
+    """The database of the store that holds the recordings; "" if they are in a folder."""
+    every: int | None = None
+    """Steps from one validation to the next; None means a tenth of all."""
+    minutes: float | None = None
+    """How long to train now; None means to the end."""

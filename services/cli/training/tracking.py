@@ -32,10 +32,8 @@ class Tracker:
     stays offline. What cannot be sent is kept below `folder`, for `wandb sync`. Whatever W&B
     raises is told to `warn` once, in one line, and training goes on without it.
 
-    A training that is resumed goes on under its id, and `past` is what its journal holds: a process
-    that was killed had not given all of it away. Online, what W&B lacks of it is sent. Offline, the
-    new folder holds all of it, and those of earlier starts are renamed, so that `wandb sync` finds
-    each step once; the sounds of earlier starts stay in them.
+    A training that is resumed goes on under its id. Offline, the folders of its earlier starts are
+    renamed, so that `wandb sync` finds each step once; their sounds stay in them.
     """
 
     def __init__(
@@ -45,7 +43,6 @@ class Tracker:
         config: Mapping[str, Any],
         folder: Path,
         warn: Callable[[str], None],
-        past: Sequence[Entry] = (),
     ) -> None:
         self._run: Any = None
         self._begun: Any = None
@@ -61,8 +58,6 @@ class Tracker:
             self._kept = ""
             self._guard(self._forget)
             self._guard(self._start, "offline", run_id, name, dict(config), folder)
-        for entry in past:
-            self.log(entry.step, entry.figures)
 
     def _start(
         self, mode: Any, run_id: str, name: str, config: dict[str, Any], folder: Path
@@ -103,6 +98,14 @@ class Tracker:
         # Its background process holds the id of a run that could not start, and one that has died
         # would be complained of when ours ends.
         wandb.teardown(exit_code=1)
+
+    def catch_up(self, past: Sequence[Entry]) -> None:
+        """Sends what a resumed training logged before, so far as W&B has not got it.
+
+        A process that was killed had not given all of it away; offline, W&B begins anew.
+        """
+        for entry in past:
+            self.log(entry.step, entry.figures)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Sends figures of one step, as plain numbers; a step that W&B has already is left out."""
