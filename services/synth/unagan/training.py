@@ -30,12 +30,15 @@ from services.synth.unagan.discriminator import Discriminator
 from services.synth.unagan.encoder import Encoder
 from services.synth.unagan.generator import build_generator
 from services.synth.unagan.losses import Equilibrium, distance, mel_distance
+from services.synth.unagan.moments import Moments
 from services.synth.unagan.training_settings import UnaganTraining
 
 VALIDATION_SEED = 123
 CRITIC = "discriminator"
-# What a random stream is for: crops and noise have one each.
-CROPS, NOISE = 0, 1
+# What a random stream is for.
+CROPS, NOISE, MOMENTS = range(3)
+# Of crops that tell the corpus's moments: 25 minutes at the published rate.
+MOMENT_FRAMES = 2**18
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +137,7 @@ class UnaganTrainer:
         self._called = {
             name: settings.precision.compiled(network) for name, network in self._networks.items()
         }
+        self._moments = self._corpus_moments() if settings.moments_weight else None
         self._averaged = averaged(self.generator) if settings.average_decay else None
         self._optimizers = {
             name: torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
@@ -168,6 +172,9 @@ class UnaganTrainer:
             if self.encoder:
                 cycles = losses["noise_cycle"] + losses["mel_cycle"]
                 total = total + self.settings.lambda_cycle * cycles
+            if self._moments:
+                losses["moments"] = Moments.of(generated.float()).distance(self._moments)
+                total = total + self.settings.moments_weight * losses["moments"]
             norms = self._descend(total, [name for name in self._networks if name != CRITIC])
             losses |= self._discriminator_losses(batch.real, generated.detach())
             norms |= self._descend(losses["discriminator"], [CRITIC])
@@ -284,6 +291,13 @@ class UnaganTrainer:
             steps=chosen.steps,
             floor=chosen.learning_rate_floor,
         )
+
+    def _corpus_moments(self) -> Moments:
+        """Of crops as the generator's are, with their augmentation; on the device."""
+        random = np.random.default_rng((self.seed, MOMENTS))
+        count = -(-MOMENT_FRAMES // self.settings.segment_frames)
+        crops = torch.stack([self._training.crop(random) for _ in range(count)])
+        return Moments.of(crops).to(self.device)
 
     def _batch(self, step: int) -> Batch:
         """This device's share of the batch of a step, on the CPU."""

@@ -43,6 +43,8 @@ class UnaganTraining:
     """BEGAN's first k."""
     lambda_cycle: float = 1.0
     """Weight of both cycle losses."""
+    moments_weight: float = 0.0
+    """What the distance of the generator's moments from the corpus's counts; none as published."""
     max_gradient_norm: float = 3.0
     """Gradients of each network are clipped to this norm."""
     average_decay: float = 0.0
@@ -63,7 +65,7 @@ class UnaganTraining:
         for name in ("learning_rate_floor", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise InvalidInputError(f"{name} must be from 0 to below 1", culprit=name)
-        for name in ("gamma", "lambda_k", "lambda_cycle"):
+        for name in ("gamma", "lambda_k", "lambda_cycle", "moments_weight"):
             if not getattr(self, name) >= 0:
                 raise InvalidInputError(f"{name} must not be negative", culprit=name)
         if not 0 <= self.init_k <= 1:

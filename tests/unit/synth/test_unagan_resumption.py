@@ -14,7 +14,9 @@ from tests.unit.synth.unagan_trainers import FORMS, SMALL, trainer
 # Large enough for k to leave its first value and to move at every step.
 WHOLE = {
     **{name: replace(form, lambda_k=5.0, init_k=0.5) for name, form in FORMS.items()},
-    "averaged, cosine": replace(SMALL, average_decay=0.5, schedule="cosine", steps=6),
+    "averaged, cosine, moments": replace(
+        SMALL, average_decay=0.5, schedule="cosine", steps=6, moments_weight=1.0
+    ),
     "fp16": replace(SMALL, precision=Precision(compute="fp16")),
 }
 
