@@ -202,6 +202,29 @@ def test_an_error_of_a_source_stops_the_others(tmp_path: Path) -> None:
     assert sum(source.opened for source in later) < 200
 
 
+def test_an_interruption_stops_what_is_being_read_and_the_rest(tmp_path: Path) -> None:
+    interrupted = threading.Event()
+
+    def tell(done: int, total: int) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt(done, total)
+
+    class Waiting(Recording):
+        def open(self) -> BinaryIO:
+            assert interrupted.wait(timeout=60)
+            return super().open()
+
+    long = Waiting("long.wav", _recording("long.wav", 300, 8000).content)
+    short = [_recording(f"{number}.wav") for number in range(100)]
+    with pytest.raises(KeyboardInterrupt):
+        prepare_clips([long, *short], RATE, cache=ArrayCache(tmp_path), workers=2, tell=tell)
+    assert long.opened == 1
+    assert sum(source.opened for source in short) < 100
+    kept = [path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept
+    assert max(kept) < 100_000
+
+
 def test_a_file_that_is_gone_is_left_out() -> None:
     class Gone(Recording):
         def open(self) -> BinaryIO:
