@@ -5,7 +5,7 @@ it encodes FLAC. Whoever needs the file whole or not at all writes to where that
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -58,15 +58,14 @@ def write_audio(
     """
     if samples.ndim != 2 or not samples.shape[1]:
         raise InvalidInputError(f"samples of shape {samples.shape} are not (frames, channels)")
-    if not np.isfinite(samples).all():
-        raise InvalidInputError("samples that are not finite (NaN or infinity) cannot be written")
+    _refuse_infinite(samples)
     if isinstance(target, Path):
         with target.open("wb") as file:
             write_audio(file, samples, sample_rate_hertz, encoding)
     elif encoding is Encoding.FLAC:
         _write_flac(target, samples, sample_rate_hertz)
     else:
-        _write_wav(target, samples, sample_rate_hertz, encoding)
+        write_wav(target, _blocks(samples), samples.shape, sample_rate_hertz, encoding)
 
 
 def quantized(samples: NDArray[np.floating[Any]], bits: int) -> NDArray[np.int32]:
@@ -78,22 +77,39 @@ def quantized(samples: NDArray[np.floating[Any]], bits: int) -> NDArray[np.int32
     return integers
 
 
-def _write_wav(
+def write_wav(
     file: BinaryIO,
-    samples: NDArray[np.floating[Any]],
+    blocks: Iterable[NDArray[np.floating[Any]]],
+    shape: tuple[int, ...],
     sample_rate_hertz: int,
-    encoding: Encoding,
+    encoding: Encoding = Encoding.WAV_PCM16,
 ) -> None:
-    frames, channels = samples.shape
+    """Writes samples as they come in (n, channels) blocks, (frames, channels) = `shape` in all.
+
+    The memory is a block's; all else is as in write_audio.
+    """
+    frames, channels = shape
     file.write(wav_header(frames, channels, sample_rate_hertz, encoding))
-    for block in _blocks(samples):
+    written = 0
+    for block in blocks:
+        if block.ndim != 2 or block.shape[1] != channels:
+            raise InvalidInputError(f"samples of shape {block.shape} are not (n, {channels})")
+        _refuse_infinite(block)
+        written += len(block)
         if encoding is Encoding.WAV_FLOAT:
             file.write(block.astype("<f4").tobytes())
         else:
             integers = quantized(block, encoding.bits).astype("<i4")
             octets = integers.reshape(-1, 1).view(np.uint8)
             file.write(octets[:, : encoding.bits // 8].tobytes())
+    if written != frames:
+        raise InvalidInputError(f"{written} samples a channel came, not {frames}")
     file.write(b"\0" * (frames * channels * encoding.bits // 8 % 2))
+
+
+def _refuse_infinite(samples: NDArray[np.floating[Any]]) -> None:
+    if not np.isfinite(samples).all():
+        raise InvalidInputError("samples that are not finite (NaN or infinity) cannot be written")
 
 
 def wav_header(frames: int, channels: int, sample_rate_hertz: int, encoding: Encoding) -> bytes:

@@ -16,7 +16,7 @@ from services.gateway.peers import Peers
 
 # Raised when the same request over the same inputs should make another piece, whichever stage or
 # service has changed: the markers of a run are found by its id.
-ALGORITHM = 2
+ALGORITHM = 3
 
 # What zero means in ExtractionSettings.
 PUBLISHED_SAMPLE_RATE_HERTZ = 44100

@@ -1,45 +1,38 @@
 """The synth service: messages in, the models' sounds into the store, messages out."""
 
 import asyncio
-import hashlib
-import io
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, BinaryIO
 
 import grpc
-import orjson
+import numpy as np
 import torch
 from demiurge.synth.v1 import synth_service_pb2 as pb
 from demiurge.synth.v1 import synth_service_pb2_grpc as pb_grpc
 from google.protobuf import duration_pb2
-from google.protobuf.json_format import MessageToDict, MessageToJson, Parse, ParseError
 
-from services.audio.reading import read_audio
-from services.audio.writing import Encoding, write_audio
-from services.errors import (
-    ConfigurationError,
-    CorruptObjectError,
-    InvalidInputError,
-    NotFoundError,
-)
+from services.audio.reading import open_audio
+from services.audio.resampling import resample_blocks, to_mono
+from services.errors import DemiurgeError, InvalidInputError, NotFoundError
 from services.runtime.device_queue import Checkpoint, DeviceQueue
-from services.runtime.messages import ref_to_message
 from services.runtime.model_store import ModelStore, ModelVersion
-from services.runtime.object_store.port import ObjectStore, StoredObject
-from services.synth.generation import ALGORITHM, FloatArray, Synthesizer, resynthesize
-from services.synth.melgan import generator as melgan
+from services.runtime.object_store.port import ObjectStore
+from services.runtime.status import status_of
+from services.synth.bulk import Outcome, generate_each
+from services.synth.generation import FloatArray, Synthesizer, copied
+from services.synth.loaded import LoadedModels, StoredModel, open_device
+from services.synth.records import Answers, AnswerT, AudioRequest, write_sound
 from services.synth.settings import SynthSettings
-from services.synth.unagan import generator as unagan
+from services.temporary import temporary_file
 
 DEFAULT_PAGE_SIZE = 100
 FAMILIES = {pb.MODEL_FAMILY_MELGAN: "melgan", pb.MODEL_FAMILY_UNAGAN: "unagan"}
 _NANOS = 10**9
 
-AudioRequest = pb.GenerateAudioRequest | pb.ResynthesizeAudioRequest
-AudioResponseT = TypeVar("AudioResponseT", pb.GenerateAudioResponse, pb.ResynthesizeAudioResponse)
-ModelT = TypeVar("ModelT")
-Work = Callable[[Checkpoint], tuple[FloatArray, int]]
+# Writes a sound to the file; how many samples it has, and their rate.
+Work = Callable[[BinaryIO, Checkpoint], tuple[int, int]]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -53,8 +46,14 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         self._max_seconds = settings.max_seconds
         self._models = models
         self._queue = queue
-        self._device = _device(settings.device)
-        self._loaded = LoadedModels(models, self._device, settings.loaded_models)
+        self._device = open_device(settings.device)
+        self._loaded = LoadedModels(
+            self._device,
+            settings.loaded_models,
+            precision=settings.precision,
+            graphs=settings.cuda_graphs,
+        )
+        self._answers = Answers(store, settings.precision)
 
     async def warm_up(self) -> None:
         """Wakes the device, which on a GPU takes seconds; models are loaded when asked for."""
@@ -65,38 +64,111 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
     ) -> pb.GenerateAudioResponse:
         """One new sound, from noise."""
         self._refuse_too_long(_seconds(request.duration), "duration")
-        voice = await asyncio.to_thread(self._models.find, "unagan", request.unagan_model_id)
-        vocoder = await asyncio.to_thread(self._models.find, "melgan", request.melgan_model_id)
+        versions = await asyncio.to_thread(self._pair, request)
 
-        def generate(checkpoint: Checkpoint) -> tuple[FloatArray, int]:
-            synthesizer = Synthesizer(
-                self._loaded.unagan(voice),
-                self._loaded.melgan(vocoder),
-                unagan_id=voice.version_id,
-                melgan_id=vocoder.version_id,
-            )
+        def generate(file: BinaryIO, checkpoint: Checkpoint) -> tuple[int, int]:
+            synthesizer = self._synthesizer(*versions)
             rate = synthesizer.sample_rate_hertz
-            length = _sample_count(request.duration, rate)
-            return synthesizer.generate(length, request.seed, checkpoint), rate
+            count = _sample_count(request.duration, rate)
+            write_sound(file, synthesizer.pieces(count, request.seed, checkpoint), count, rate)
+            return count, rate
 
-        return await self._once(request, (voice, vocoder), pb.GenerateAudioResponse, generate)
+        return await self._once(request, versions, pb.GenerateAudioResponse(), generate)
+
+    async def BatchGenerateAudio(
+        self, request: pb.BatchGenerateAudioRequest, context: Context
+    ) -> pb.BatchGenerateAudioResponse:
+        """New sounds of equal length; each is stored as soon as it is finished."""
+        self._refuse_too_long(_seconds(request.duration) * len(request.items), "duration")
+        versions = await asyncio.to_thread(self._pair, request)
+        ones = [
+            pb.GenerateAudioRequest(
+                unagan_model_id=request.unagan_model_id,
+                melgan_model_id=request.melgan_model_id,
+                duration=request.duration,
+                seed=item.seed,
+                output_key=item.output_key,
+            )
+            for item in request.items
+        ]
+        answers = await asyncio.to_thread(
+            lambda: [self._answers.find(one, versions, pb.GenerateAudioResponse()) for one in ones]
+        )
+        missing = [one for one, answer in zip(ones, answers, strict=True) if answer is None]
+        made = iter(
+            await self._queue.run(partial(self._generate_all, missing, versions)) if missing else ()
+        )
+        results = [_result(next(made) if answer is None else answer) for answer in answers]
+        return pb.BatchGenerateAudioResponse(results=results)
+
+    def _generate_all(
+        self,
+        requests: Sequence[pb.GenerateAudioRequest],
+        versions: Sequence[ModelVersion],
+        checkpoint: Checkpoint,
+    ) -> list[pb.GenerateAudioResponse | DemiurgeError]:
+        synthesizer = self._synthesizer(*versions)
+        rate = synthesizer.sample_rate_hertz
+        count = _sample_count(requests[0].duration, rate)
+        seeds = [one.seed for one in requests]
+        kept: list[Future[pb.GenerateAudioResponse | DemiurgeError]] = []
+        # Stored by a thread beside: the device goes on meanwhile. What is finished when the caller
+        # leaves is stored still.
+        with ThreadPoolExecutor(1, thread_name_prefix="synth-keeper") as keeper:
+            outcomes = generate_each(synthesizer, count, seeds, checkpoint)
+            for one, outcome in zip(requests, outcomes, strict=True):
+                kept.append(keeper.submit(self._keep, one, versions, outcome, rate))
+        return [future.result() for future in kept]
+
+    def _keep(
+        self,
+        request: pb.GenerateAudioRequest,
+        versions: Sequence[ModelVersion],
+        outcome: Outcome,
+        rate: int,
+    ) -> pb.GenerateAudioResponse | DemiurgeError:
+        if isinstance(outcome, DemiurgeError):
+            return outcome
+        try:
+            with temporary_file(request.output_key) as file:
+                write_sound(file, [outcome], len(outcome), rate)
+                answer = pb.GenerateAudioResponse()
+                return self._answers.keep(
+                    request, versions, answer, file=file, count=len(outcome), rate=rate
+                )
+        except DemiurgeError as error:
+            return error
 
     async def ResynthesizeAudio(
         self, request: pb.ResynthesizeAudioRequest, context: Context
     ) -> pb.ResynthesizeAudioResponse:
         """The vocoder's copy of a sound."""
-        vocoder = await asyncio.to_thread(self._models.find, "melgan", request.melgan_model_id)
+        version = await asyncio.to_thread(self._models.find, "melgan", request.melgan_model_id)
 
-        def copy(checkpoint: Checkpoint) -> tuple[FloatArray, int]:
-            with self._store.open(request.audio.key, sha256=request.audio.sha256) as file:
-                sound = read_audio(file, name=request.audio.key, checkpoint=checkpoint)
-            seconds = len(sound.samples) / sound.sample_rate_hertz
-            self._refuse_too_long(seconds, request.audio.key)
-            generator = self._loaded.melgan(vocoder)
-            samples = resynthesize(generator, sound.samples, sound.sample_rate_hertz, checkpoint)
-            return samples, generator.settings.mel.sample_rate_hertz
+        def copy(file: BinaryIO, checkpoint: Checkpoint) -> tuple[int, int]:
+            vocoder = self._loaded.melgan(self._stored_model(version))
+            rate = vocoder.settings.mel.sample_rate_hertz
+            mono = self._read_mono(request, rate, checkpoint)
+            write_sound(file, copied(vocoder, mono, checkpoint), len(mono), rate)
+            return len(mono), rate
 
-        return await self._once(request, (vocoder,), pb.ResynthesizeAudioResponse, copy)
+        return await self._once(request, (version,), pb.ResynthesizeAudioResponse(), copy)
+
+    def _read_mono(
+        self, request: pb.ResynthesizeAudioRequest, rate: int, checkpoint: Checkpoint
+    ) -> FloatArray:
+        key, blocks, count = request.audio.key, [], 0
+        with (
+            self._store.open(key, sha256=request.audio.sha256) as file,
+            open_audio(file, name=key) as stream,
+        ):
+            monos = (to_mono(block) for block in stream.blocks())
+            for block in resample_blocks(monos, stream.sample_rate_hertz, rate):
+                checkpoint()
+                blocks.append(block)
+                count += len(block)
+                self._refuse_too_long(count / rate, key)
+        return np.concatenate(blocks)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """The model of that id: of the family asked for, or of whichever has it."""
@@ -130,36 +202,39 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
     async def _once(
         self,
         request: AudioRequest,
-        versions: tuple[ModelVersion, ...],
-        response: type[AudioResponseT],
+        versions: Sequence[ModelVersion],
+        empty: AnswerT,
         work: Work,
-    ) -> AudioResponseT:
-        """Answers from the marker of an equal request, or does the work and leaves the marker."""
-        marker = f"markers/synth/{_digest(request, versions)}.json"
-        answer = await asyncio.to_thread(self._marked, marker, response())
-        if answer is None:
-            samples, rate = await self._queue.run(work)
-            stored = await asyncio.to_thread(self._stored, request.output_key, samples, rate)
-            answer = response(
-                audio=ref_to_message(stored), sample_rate_hertz=rate, sample_count=len(samples)
-            )
-            content = MessageToJson(answer, sort_keys=True).encode()
-            await asyncio.to_thread(self._store.put, marker, content)
-        return answer
+    ) -> AnswerT:
+        """Answers as an equal request was, or does the work and keeps the answer."""
+        found = await asyncio.to_thread(self._answers.find, request, versions, empty)
+        if found is not None:
+            return found
+        with temporary_file(request.output_key) as file:
+            count, rate = await self._queue.run(partial(work, file))
+            keep = partial(self._answers.keep, file=file, count=count, rate=rate)
+            empty.Clear()
+            return await asyncio.to_thread(keep, request, versions, empty)
 
-    def _marked(self, marker: str, answer: AudioResponseT) -> AudioResponseT | None:
-        try:
-            Parse(self._store.read(marker), answer)
-            found = self._store.stat(answer.audio.key)
-        # A damaged marker tells nothing: what it stood for is done again, and it is replaced.
-        except (NotFoundError, CorruptObjectError, ParseError, UnicodeDecodeError):
-            return None
-        return answer if found.sha256 == answer.audio.sha256 else None
+    def _pair(
+        self, request: pb.GenerateAudioRequest | pb.BatchGenerateAudioRequest
+    ) -> tuple[ModelVersion, ModelVersion]:
+        return (
+            self._models.find("unagan", request.unagan_model_id),
+            self._models.find("melgan", request.melgan_model_id),
+        )
 
-    def _stored(self, key: str, samples: FloatArray, rate: int) -> StoredObject:
-        content = io.BytesIO()
-        write_audio(content, samples[:, None], rate, Encoding.WAV_PCM16)
-        return self._store.put_new(key, content.getvalue())
+    def _synthesizer(self, voice: ModelVersion, vocoder: ModelVersion) -> Synthesizer:
+        return Synthesizer(
+            self._loaded.unagan(self._stored_model(voice)),
+            self._loaded.melgan(self._stored_model(vocoder)),
+            unagan_id=voice.version_id,
+            melgan_id=vocoder.version_id,
+        )
+
+    def _stored_model(self, version: ModelVersion) -> StoredModel:
+        name = (version.family, version.version_id, version.weights_sha256)
+        return StoredModel(name, version.config, lambda: self._models.read_weights(version))
 
     def _find(self, model_id: str) -> ModelVersion:
         try:
@@ -181,47 +256,14 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         return sorted((version for version in versions if _place(version) > after), key=_place)
 
 
-class LoadedModels:
-    """The models used last, ready on the device. For the device thread alone."""
-
-    def __init__(self, models: ModelStore, device: torch.device, capacity: int) -> None:
-        self._models = models
-        self._device = device
-        self._capacity = capacity
-        self._loaded: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
-
-    def unagan(self, version: ModelVersion) -> unagan.Unagan:
-        """The generator of that version, with its statistics."""
-        return self._get(version, unagan.load_generator)
-
-    def melgan(self, version: ModelVersion) -> melgan.Generator:
-        """The vocoder of that version."""
-        return self._get(version, lambda config, weights: melgan.load_generator(config, weights)[0])
-
-    def _get(
-        self, version: ModelVersion, load: Callable[[dict[str, Any], bytes], ModelT]
-    ) -> ModelT:
-        name = (version.family, version.version_id, version.weights_sha256)
-        if name not in self._loaded:
-            model: Any = load(version.config, self._models.read_weights(version))
-            self._loaded[name] = model.to(self._device)
-            while len(self._loaded) > self._capacity:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(name)
-        loaded: ModelT = self._loaded[name]
-        return loaded
-
-
-def _device(name: str) -> torch.device:
-    """The device of that setting; ConfigurationError if the machine has none."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigurationError(
-            f"DEMIURGE_SYNTH_DEVICE is {name}, but this machine offers no CUDA device",
-            culprit="DEMIURGE_SYNTH_DEVICE",
-        )
-    return torch.device(name)
+def _result(outcome: pb.GenerateAudioResponse | DemiurgeError) -> pb.GenerateAudioResult:
+    if not isinstance(outcome, DemiurgeError):
+        return pb.GenerateAudioResult(generated=outcome)
+    status = status_of(outcome)
+    failure = pb.GenerateAudioFailure(
+        code=status.code, reason=outcome.reason, message=status.message
+    )
+    return pb.GenerateAudioResult(failure=failure)
 
 
 def _seconds(duration: duration_pb2.Duration) -> float:
@@ -232,17 +274,6 @@ def _sample_count(duration: duration_pb2.Duration, rate: int) -> int:
     """The nearest whole number of samples."""
     nanoseconds = duration.seconds * _NANOS + duration.nanos
     return (nanoseconds * rate + _NANOS // 2) // _NANOS
-
-
-def _digest(request: AudioRequest, versions: tuple[ModelVersion, ...]) -> str:
-    """Names all that the answer depends on."""
-    identity = {
-        "method": request.DESCRIPTOR.full_name,
-        "request": MessageToDict(request),
-        "models": [(version.version_id, version.weights_sha256) for version in versions],
-        "algorithm": ALGORITHM,
-    }
-    return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _place(version: ModelVersion) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -23,12 +24,12 @@ from services.runtime.interceptors.errors import ErrorInterceptor
 from services.runtime.messages import ref_to_message
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
+from services.synth.interruption import BidirectionalGRU
 from services.synth.mel import MelSettings
 from services.synth.melgan.generator import Generator as Vocoder
 from services.synth.melgan.generator import MelGanSettings, save_generator
 from services.synth.servicer import SynthServicer
 from services.synth.settings import SynthSettings
-from services.synth.unagan.blocks import BodyBlock
 from services.synth.unagan.generator import UnaganSettings, build_generator
 
 MEL = MelSettings(sample_rate_hertz=16_000, n_fft=256, hop_length=64, win_length=256, n_mels=10)
@@ -354,15 +355,15 @@ async def test_whoever_leaves_in_the_middle_of_a_pass_frees_the_device_and_nothi
     seconds_to_wait: float | None,
 ) -> None:
     entered, go_on, passes = threading.Event(), threading.Event(), []
-    forward = BodyBlock.forward
+    add_both_ways = BidirectionalGRU.add_both_ways
 
-    def held(block: BodyBlock, x: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    def held(gru: BidirectionalGRU, x: torch.Tensor, *further: Any, **named: Any) -> None:
         passes.append(x.shape)
         entered.set()
         assert go_on.wait(20)
-        return forward(block, x, state)
+        add_both_ways(gru, x, *further, **named)
 
-    monkeypatch.setattr(BodyBlock, "forward", held)
+    monkeypatch.setattr(BidirectionalGRU, "add_both_ways", held)
     left = stub.GenerateAudio(request("audio/raw/left.wav"), timeout=seconds_to_wait)
     asking = asyncio.ensure_future(left.code())
     assert await asyncio.to_thread(entered.wait, 20)
@@ -377,7 +378,7 @@ async def test_whoever_leaves_in_the_middle_of_a_pass_frees_the_device_and_nothi
 
     assert code in {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
     assert (await next_one).audio.key == "audio/raw/next.wav"
-    # One block of the one who left, and the three of the other.
+    # One recurrence of the one who left, and the three of the other.
     assert len(passes) == 4
     assert list(store.keys("audio/")) == ["audio/raw/next.wav"]
     assert len(list(store.keys("markers/"))) == 1

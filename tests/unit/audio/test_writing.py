@@ -123,6 +123,26 @@ def test_wav_refuses_more_than_four_gibibytes() -> None:
     endless = np.broadcast_to(np.float32(0), (2**28, 4))
 
     with pytest.raises(InvalidInputError, match="4 GiB"):
-        writing._write_wav(file, endless, 44_100, Encoding.WAV_FLOAT)
+        writing.write_wav(file, [endless], endless.shape, 44_100, Encoding.WAV_FLOAT)
 
     assert not file.getvalue()
+
+
+def test_a_sound_that_comes_in_blocks_is_the_file_of_the_whole() -> None:
+    samples = np.random.default_rng(0).uniform(-1, 1, (1001, 3)).astype(np.float32)
+    whole, in_blocks = io.BytesIO(), io.BytesIO()
+
+    write_audio(whole, samples, 8000, Encoding.WAV_PCM24)
+    blocks = (samples[start : start + 100] for start in range(0, 1001, 100))
+    writing.write_wav(in_blocks, blocks, samples.shape, 8000, Encoding.WAV_PCM24)
+
+    assert in_blocks.getvalue() == whole.getvalue()
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [[np.zeros((9, 1))], [np.zeros((11, 1))], [np.zeros((10, 2))], [np.full((10, 1), np.nan)]],
+)
+def test_blocks_that_do_not_make_up_the_sound_are_refused(blocks: list[np.ndarray]) -> None:
+    with pytest.raises(InvalidInputError):
+        writing.write_wav(io.BytesIO(), blocks, (10, 1), 8000)

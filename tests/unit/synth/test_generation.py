@@ -71,8 +71,8 @@ def test_the_vocoder_hears_other_noise_than_the_singer(
         monkeypatch.setattr(kind, name, draw_and_keep)
 
     kept(Singer, "draw", lambda noise: noise.z)
-    kept(Vocoder, "draw_noise", lambda noise: noise)
-    settings = MelGanSettings(variant="original", ngf=2, ratios=(8, 8), mel=MEL, noise_channels=2)
+    kept(Vocoder, "excite", lambda noise: noise)
+    settings = MelGanSettings(variant="original", ngf=2, ratios=(8, 8), mel=MEL, excitation=True)
     noisy = Vocoder(settings).remove_weight_norm().eval().requires_grad_(False)
 
     Synthesizer(unagan(), noisy, unagan_id="u@1", melgan_id="m@2").generate(20_000, seed)
