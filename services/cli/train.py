@@ -129,7 +129,8 @@ for _family, _help in FAMILIES.items():
 
 def _train(order: "Order", resume: str = "") -> None:
     from services.cli.progress import Progress
-    from services.cli.training.workshop import Sitting, Workshop, go_on, train
+    from services.cli.training.begin import go_on, train
+    from services.cli.training.sitting import Sitting, Workshop
     from services.errors import InvalidInputError
 
     if order.folder and order.database:
@@ -175,8 +176,8 @@ def _refuse(context: typer.Context, allowed: set[str], message: str) -> None:
 
 def _show(order: "Order") -> None:
     """All settings as this call would train, with their flags and what they do."""
+    from services.cli.training.begin import ordered_settings
     from services.cli.training.settings import settings_of, value_of
-    from services.cli.training.workshop import ordered_settings
 
     settings = ordered_settings(order)
     listed = list(settings_of(type(settings)))

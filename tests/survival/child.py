@@ -31,7 +31,7 @@ TIMES = {"create_time", "update_time", "start_time", "end_time"}
 class Scene:
     """What a child plays: the run `spec` (hexadecimal message) over `folder`, up to its death.
 
-    Or, if `deletes` is the id of a run, its deletion.
+    Or, if `deletes` is the id of a run, its deletion; or, if `trains` is a family, a training.
     """
 
     folder: str
@@ -40,6 +40,7 @@ class Scene:
     settings: dict[str, str] = field(default_factory=dict)
     """Environment variables; DEMIURGE_STORE is folder/store unless set."""
     deletes: str = ""
+    trains: str = ""
 
     def to_json(self) -> str:
         """For the way into the child."""
@@ -64,7 +65,12 @@ class Scene:
 
 
 def play(scene: Scene) -> None:
-    """Creates the run and waits for its end, or deletes it; writes the outcome."""
+    """Creates the run and waits for its end, or deletes it, or trains; writes the outcome."""
+    if scene.trains:
+        from tests.survival.training import play_training
+
+        play_training(scene)
+        return
     begin = time.monotonic()
     folder = Path(scene.folder)
     for name in [name for name in os.environ if name.startswith("DEMIURGE_")]:

@@ -12,8 +12,9 @@ from types import FrameType
 from typing import Any
 
 from services.cli.progress import Reporter
+from services.cli.training.begin import train
 from services.cli.training.order import Order
-from services.cli.training.workshop import Workshop, train
+from services.cli.training.sitting import Workshop
 from services.errors import DemiurgeError
 
 SECONDS_TO_STOP = 30.0

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 HEADING = "## Judged on held-out sound"
 PICTURE = "spectrogram.png"
 GRIFFIN_LIM = "griffin_lim_"
+# Enough to see where a training has come; `demiurge evaluate` hears more.
+SHORT_ITEMS, SHORT_SECONDS = 8, 3.0
 
 
 def judge_version(
@@ -40,7 +42,7 @@ def judge_version(
         reporter: told how far it has come.
         device: where the model runs.
         melgan: voice of an UNAGAN; Griffin-Lim where none is given.
-        settings: how much is heard; of the family's kind.
+        settings: how much is heard, of the family's kind; a short look if not given.
 
     Raises NotFoundError if recordings that were kept back are missing, InvalidInputError if they
     are silent or the model diverged, SettingsMismatchError if UNAGAN and MelGAN do not fit. A
@@ -118,7 +120,7 @@ def _unagan(
     melgan: ModelVersion | None,
     settings: Any,
 ) -> "Judgement":
-    from services.synth.evaluation.generated_sound import judge_unagan
+    from services.synth.evaluation.generated_sound import GeneratedSound, judge_unagan
     from services.synth.evaluation.held_out import divided
     from services.synth.melgan import generator as vocoder
     from services.synth.unagan import generator as singer
@@ -134,7 +136,7 @@ def _unagan(
         voice,
         training,
         held_out,
-        settings,
+        settings or GeneratedSound(items=SHORT_ITEMS, seconds=SHORT_SECONDS),
         progress=progress,
         unagan_id=version.version_id,
         vocoder_id=f"MelGAN {melgan.version_id}" if melgan else "",

@@ -21,7 +21,7 @@ def spectrogram_picture(rows: "Sequence[Sequence[Panel]]", seconds_per_frame: fl
     from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows)
-    figure = Figure(figsize=(4.2 * columns, 2.6 * len(rows)), dpi=100, layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 2.6 * len(rows)), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     longest = max(panel.mel.shape[1] for row in rows for panel in row) * seconds_per_frame

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from services.cli.progress import Reporter
+from services.cli.training.begin import train
 from services.cli.training.crew import train_all
 from services.cli.training.order import Order
-from services.cli.training.workshop import Workshop, train
+from services.cli.training.sitting import Workshop
 from services.errors import DemiurgeError, InvalidInputError, NotFoundError
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore

@@ -1,0 +1,119 @@
+"""Beginning a training, or going on with one: from an order, or from its id."""
+
+import secrets
+import string
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from services.cli.corpus import Corpus, database_corpus, folder_corpus
+from services.cli.training import families
+from services.cli.training.order import Order
+from services.cli.training.record import Record, Records, files_of
+from services.cli.training.settings import overridden, to_json
+from services.cli.training.sitting import Sitting, Workshop, sit
+from services.errors import InvalidInputError, NotFoundError
+from services.runtime.model_store import ModelStore, ModelVersion
+
+
+def train(order: Order, workshop: Workshop) -> ModelVersion:
+    """The best version that the order makes; the same order again finds it, or goes on.
+
+    Raises NotFoundError for an empty folder or an unknown preset, InvalidInputError if nothing can
+    be read or the settings do not work, and SystemExit if a signal stops it.
+    """
+    settings = ordered_settings(order)
+    corpus = _corpus(order.folder, order.database, workshop)
+    record = Record(
+        family=order.family,
+        id=new_model_id(),
+        preset=order.preset,
+        overrides=dict(order.overrides),
+        settings=to_json(settings),
+        seed=order.seed,
+        steps=getattr(settings, "steps", order.steps),
+        every=order.every,
+        corpus=corpus.name,
+        folder=str(order.folder.resolve()) if order.folder else "",
+        files=files_of(corpus),
+    )
+    known = Records(workshop.store).like(record)
+    if known and known.is_finished:
+        try:
+            version = ModelStore(workshop.store).find(known.family, known.id)
+        except NotFoundError:
+            # Deleted since.
+            known = None
+        else:
+            workshop.progress.say(
+                f"{order.family}: found {known.id}, trained on the same recordings before"
+            )
+            return version
+    sitting = Sitting(order.device, order.minutes, begins=known is None)
+    return sit(known or record, corpus, sitting, workshop)
+
+
+def go_on(
+    family: str,
+    model_id: str,
+    workshop: Workshop,
+    sitting: Sitting,
+    *,
+    steps: int | None = None,
+    folder: Path | None = None,
+    database: str = "",
+) -> ModelVersion:
+    """Trains a model on, with its recorded settings, to its last step or a later one.
+
+    The recordings are where they were unless a place is given. Raises NotFoundError for an unknown
+    id, ConflictError if the recordings are others, InvalidInputError for fewer steps than there
+    are.
+    """
+    records = Records(workshop.store)
+    record = records.read(family, model_id)
+    if not (folder or database):
+        folder = Path(record.folder) if record.folder else None
+        database = "" if record.folder else record.corpus
+    corpus = _corpus(folder, database, workshop)
+    record.refuse_other(corpus)
+    if steps is not None:
+        if steps < max(record.steps or 0, record.finished):
+            raise InvalidInputError(
+                f"--steps {steps}: {family} {model_id} is trained for {record.steps} already",
+                culprit="--steps",
+            )
+        settings = record.settings
+        if "steps" in settings:
+            settings = settings | {"steps": steps}
+        record = replace(record, steps=steps, settings=settings)
+    return sit(record, corpus, sitting, workshop)
+
+
+def ordered_settings(order: Order) -> Any:
+    """The preset with what replaces its values.
+
+    Raises InvalidInputError if neither it nor the order says how long to train.
+    """
+    settings = overridden(families.preset(order.family, order.preset), order.overrides)
+    if not hasattr(settings, "steps"):
+        return settings
+    if order.steps is not None or order.minutes is not None:
+        return overridden(settings, {"steps": order.steps})
+    if settings.steps is None:
+        raise InvalidInputError(
+            f"preset {order.preset!r} does not say how long to train: give --steps or --minutes",
+            culprit="--steps",
+        )
+    return settings
+
+
+def new_model_id() -> str:
+    """A fresh id, as W&B makes them: eight lower-case letters and digits."""
+    alphabet = string.ascii_lowercase + string.digits
+    return "".join(secrets.choice(alphabet) for _ in range(8))
+
+
+def _corpus(folder: Path | None, database: str, workshop: Workshop) -> Corpus:
+    if folder is not None:
+        return folder_corpus(folder)
+    return database_corpus(workshop.store, database)
