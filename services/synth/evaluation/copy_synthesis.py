@@ -85,7 +85,7 @@ def judge_melgan(
     weights = [clip.samples.size for clip in clips]
     figures = {name: weighted_mean(values, weights) for name, values in found.items()}
     remark = (
-        f"Copy synthesis of {len(clips)} held-out recordings, {seconds_of(clips, rate):.1f} s: "
+        f"Copy synthesis of held-out recordings: {len(clips)}, {seconds_of(clips, rate):.1f} s, "
         f"the first {settings.seconds_each:g} s of each. Griffin-Lim: "
         f"{settings.griffin_lim_iterations} iterations, from the same mels by non-negative least "
         "squares. Lower is better."

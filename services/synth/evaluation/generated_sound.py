@@ -105,11 +105,11 @@ def judge_unagan(
     }
     voice = "Griffin-Lim" if vocoder is None else vocoder_id
     remark = (
-        f"{len(sounds)} sounds of {settings.seconds:g} s, seeds {settings.seed} to "
-        f"{settings.seed + len(sounds) - 1}, voiced by {voice}, beside {len(new)} held-out "
-        f"recordings ({seconds_of(new, rate):.1f} s) and {len(known)} of the training "
-        f"({seconds_of(known, rate):.1f} s). Fréchet distance of 13 MFCCs, peaks at 1; half to "
-        f"half: mean of {settings.splits} splits by file. Lower is better, but for the spread."
+        f"Generated: {len(sounds)} sounds of {settings.seconds:g} s, seeds {settings.seed} to "
+        f"{settings.seed + len(sounds) - 1}, voiced by {voice}. Held out: {len(new)}, "
+        f"{seconds_of(new, rate):.1f} s; of the training: {len(known)}, "
+        f"{seconds_of(known, rate):.1f} s. Fréchet distance of 13 MFCCs, peaks at 1; half to half: "
+        f"mean of {settings.splits} splits by file. Lower is better, but for the spread."
     )
     length = round(settings.seconds * rate)
     # Held-out ones first, and others where they are few.

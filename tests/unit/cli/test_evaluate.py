@@ -16,6 +16,7 @@ from services.runtime.object_store.folder import FolderStore
 from tests.conftest import MELGAN, PREDICTOR, UNAGAN, sound
 
 PNG = b"\x89PNG\r\n"
+SHORT = ("--seconds", "0.3")
 FEW = ("--items", "3", "--seconds", "0.3")
 
 
@@ -54,7 +55,7 @@ def test_a_melgan_is_judged_beside_griffin_lim_and_keeps_what_was_found(
     store: FolderStore, recorded: Path
 ) -> None:
     models = ModelStore(store)
-    done = evaluate("melgan", MELGAN, "--recorded", recorded, "--device", "cpu")
+    done = evaluate("melgan", MELGAN, "--recorded", recorded, *SHORT, "--device", "cpu")
     assert done.exit_code == 0, done.output
     told = table(done.stdout)
     assert told["figure"] == [f"{MELGAN}@2", "Griffin-Lim"]
@@ -69,7 +70,7 @@ def test_a_melgan_is_judged_beside_griffin_lim_and_keeps_what_was_found(
     assert store.read(f"{folder}/spectrogram.png").startswith(PNG)
     assert orjson.loads(store.read(f"{folder}/figures.json")) == version.figures
     card = models.read_card(version)
-    assert "Copy synthesis of 1 held-out recordings, 1.0 s" in card
+    assert "held-out recordings: 1, 0.3 s, the first 0.3 s of each" in card
     assert "| figure | this model | Griffin-Lim |\n| --- | --- | --- |\n| mel_error |" in card
     assert "![Spectrograms](spectrogram.png)" in card
 
@@ -86,7 +87,7 @@ def test_what_is_found_again_takes_the_place_of_what_was_found_before(
     card = models.read_card(version)
     assert card.startswith(f"# melgan voice\n\nOf two tones.\n\n{HEADING}\n\n")
     assert card.count(HEADING) == 1
-    assert "0.2 s: the first 0.25 s of each" in card
+    assert "0.2 s, the first 0.25 s of each" in card
     # The same again is the same, to the byte.
     before = {each.key: each.sha256 for each in store.list("models/")}
     evaluate("melgan", MELGAN, "--recorded", recorded, "--seconds", "0.25")
@@ -112,8 +113,8 @@ def test_an_unagan_is_judged_with_or_without_a_melgan(
 def test_the_recordings_may_be_a_database(store: FolderStore, recorded: Path) -> None:
     for path in recorded.iterdir():
         store.put(f"audio/voices/{path.name}", path.read_bytes())
-    from_folder = evaluate("melgan", MELGAN, "--recorded", recorded)
-    from_database = evaluate("melgan", MELGAN, "--database", "voices")
+    from_folder = evaluate("melgan", MELGAN, "--recorded", recorded, *SHORT)
+    from_database = evaluate("melgan", MELGAN, "--database", "voices", *SHORT)
     assert from_database.exit_code == 0, from_database.output
     assert from_database.stdout == from_folder.stdout
     done = evaluate("melgan", MELGAN, "--database", "others")
@@ -151,7 +152,7 @@ def test_what_cannot_be_judged_is_told_before_anything_is_read(
 
 
 def test_the_list_of_models_tells_how_each_was_judged(store: FolderStore, recorded: Path) -> None:
-    evaluate("melgan", MELGAN, "--recorded", recorded)
+    evaluate("melgan", MELGAN, "--recorded", recorded, *SHORT)
     figures = ModelStore(store).find("melgan", MELGAN).figures
     done = CliRunner().invoke(app, ["models"])
     assert done.exit_code == 0, done.output

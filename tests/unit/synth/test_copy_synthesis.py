@@ -131,7 +131,7 @@ def test_a_melgan_is_judged_beside_griffin_lim_on_the_same_recordings() -> None:
     assert figures["stft_distance"] > 2 * figures["griffin_lim_stft_distance"] > 0
     assert figures["mel_error"] > 2 * figures["griffin_lim_mel_error"] > 0
     assert [[panel.mel.shape for panel in row] for row in judgement.rows] == [[(16, 94)]] * 3
-    assert "2 held-out recordings, 0.6 s" in judgement.remarks[0]
+    assert "held-out recordings: 2, 0.6 s" in judgement.remarks[0]
     again = judge_melgan(generator(), held_out, settings)
     assert again.figures == figures
     # By length, not by number.

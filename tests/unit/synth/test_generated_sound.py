@@ -156,7 +156,7 @@ def test_an_unagan_is_judged_beside_halves_and_noise(corpus: list[Clip], voiced:
     assert 0 < figures["spread_between_seeds"] < 1
     assert [len(row) for row in judgement.rows] == [3, 3]
     assert judgement.rows[0][0].title == "recording: ambi_drone.flac"
-    assert "1 held-out recordings (1.5 s) and 3 of the training (4.5 s)" in judgement.remarks[0]
+    assert "Held out: 1, 1.5 s; of the training: 3, 4.5 s" in judgement.remarks[0]
     assert ("Griffin-Lim" in judgement.remarks[0]) is not voiced
     assert judge_unagan(unagan(), voice, corpus[:3], corpus[3:], FEW).figures == figures
 
@@ -186,7 +186,7 @@ def test_sound_at_its_limit_is_counted(corpus: list[Clip]) -> None:
 def test_silent_recordings_are_left_out_and_cannot_judge_alone(corpus: list[Clip]) -> None:
     silent = Clip("silent.wav", np.zeros(5000, np.float32))
     judgement = judge_unagan(unagan(), None, [silent], [*corpus[:2], silent], FEW)
-    assert "2 held-out recordings (3.0 s) and 0 of the training" in judgement.remarks[0]
+    assert "Held out: 2, 3.0 s; of the training: 0" in judgement.remarks[0]
     assert set(judgement.figures) == FIGURES - {"frechet_distance_training"}
     with pytest.raises(InvalidInputError, match="silent"):
         judge_unagan(unagan(), None, corpus, [silent], FEW)
