@@ -5,6 +5,7 @@ drawn inside it, and every item's noise comes from its own seed on the CPU: so a
 sound, whatever the device and whatever else is in the batch.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from services.synth.unagan.blocks import (
     BodyBlock,
     RecurrentConvolution,
 )
+from services.synth.unagan.wandering import wandering
 
 Variant = Literal["hierarchical", "nonhierarchical"]
 NONHIERARCHICAL_DILATIONS = (2, 4)
@@ -44,6 +46,11 @@ class UnaganSettings:
     """Width of all blocks, of discriminator and encoder too."""
     num_groups: int = 4
     """Groups of the group norms and of the grouped convolutions."""
+    slow_channels: int = 0
+    """Channels of the noise that wander, while the others are new in each column; all of them are
+    new as published."""
+    slow_seconds: float = 4.0
+    """How long the wandering channels remember."""
     mel: MelSettings = field(default_factory=MelSettings)
     """The mel spectrograms that it learns and sings."""
 
@@ -59,6 +66,15 @@ class UnaganSettings:
             raise InvalidInputError(
                 f"z_scale_factors {list(self.z_scale_factors)}: positive whole numbers wanted",
                 culprit="z_scale_factors",
+            )
+        if not 0 <= self.slow_channels <= self.z_dim:
+            raise InvalidInputError(
+                f"slow_channels {self.slow_channels} is not from 0 to z_dim {self.z_dim}",
+                culprit="slow_channels",
+            )
+        if not 0 < self.slow_seconds < math.inf:
+            raise InvalidInputError(
+                f"slow_seconds {self.slow_seconds} is not a length of time", culprit="slow_seconds"
             )
         if self.middle_dim % self.num_groups:
             raise InvalidInputError(
@@ -76,6 +92,11 @@ class UnaganSettings:
         """Mel frames that one column of noise becomes."""
         return prod(self.z_scale_factors) if self.variant == "hierarchical" else 1
 
+    def shaped(self, white: Tensor) -> Tensor:
+        """White noise (B, z_dim, T) on the CPU as the generator wants it, of the same shape."""
+        column_seconds = self.frames_per_z * self.mel.hop_length / self.mel.sample_rate_hertz
+        return wandering(white, self.slow_channels, self.slow_seconds / column_seconds)
+
     def to_config(self) -> dict[str, Any]:
         """The settings as JSON values."""
         return {
@@ -85,6 +106,8 @@ class UnaganSettings:
             "z_scale_factors": list(self.z_scale_factors),
             "middle_dim": self.middle_dim,
             "num_groups": self.num_groups,
+            "slow_channels": self.slow_channels,
+            "slow_seconds": self.slow_seconds,
             "mel": self.mel.to_config(),
         }
 
@@ -98,6 +121,9 @@ class UnaganSettings:
                 z_scale_factors=tuple(int(factor) for factor in config["z_scale_factors"]),
                 middle_dim=int(config["middle_dim"]),
                 num_groups=int(config["num_groups"]),
+                # Configs of former versions and published ones know only white noise.
+                slow_channels=int(config.get("slow_channels", 0)),
+                slow_seconds=float(config.get("slow_seconds", cls.slow_seconds)),
                 mel=MelSettings.from_config(config["mel"]),
             )
         except KeyError as missing:
@@ -154,7 +180,8 @@ class Generator(nn.Module, ABC):
             zs.append(torch.randn((1, self.settings.z_dim, columns), generator=generator))
             states.append(self.draw_states(1, generator))
         return Noise(
-            torch.cat(zs), [torch.cat(block, dim=1) for block in zip(*states, strict=True)]
+            self.settings.shaped(torch.cat(zs)),
+            [torch.cat(block, dim=1) for block in zip(*states, strict=True)],
         )
 
 

@@ -318,7 +318,7 @@ class UnaganTrainer:
             random = np.random.default_rng((*seed, NOISE))
             z.append(torch.from_numpy(random.standard_normal((networks.z_dim, columns), "f4")))
             states.append(torch.from_numpy(random.standard_normal(shape, "f4")))
-        return torch.stack(z), torch.stack(states, dim=3).flatten(2, 3)
+        return networks.shaped(torch.stack(z)), torch.stack(states, dim=3).flatten(2, 3)
 
     def _generator_losses(
         self, batch: Batch, generator: nn.Module
