@@ -29,7 +29,7 @@ NEEDS = {
     "query": ("qdrant_edge", "qdrant_client"),
     "playback": ("soundfile", "soxr", "matplotlib"),
     "gateway": (),
-    "train": ("wandb", "yaml"),
+    "train": ("wandb", "yaml", "matplotlib"),
 }
 
 
