@@ -29,12 +29,20 @@ _ADVICE = {
     "audio/": "upload it again under the same name; if a run made it, the same run makes it again",
     "descriptors/": "the same `demiurge run`, or `demiurge index`, makes it again",
     "models/": "import or train the model again: `demiurge import`, `demiurge train`",
-    "checkpoints/": "training cannot be resumed from it; `demiurge train` begins anew",
+    "checkpoints/": "the same `demiurge train` goes on from the one before, or begins anew",
+    "trained/": "the same `demiurge train` trains again",
     "renders/": "the same `demiurge run` makes it again",
     "runs/": "the same `demiurge run` writes it again",
     "markers/": "what it tells is made again when it is needed",
     COLLECTIONS: "see its collection",
     "aliases/": "--mend writes it again if the index has the alias, `demiurge index` if not",
+}
+
+# Beside a model's weights and config.
+_BESIDE_MODELS = {
+    "log.jsonl": "only `demiurge runs plot` needs it; a training that goes on begins it anew",
+    "figures.json": "`demiurge evaluate` judges the model again",
+    "spectrogram.png": "`demiurge evaluate` draws it again",
 }
 
 
@@ -194,6 +202,9 @@ class StoreCheck:
 
 def _back(key: str) -> str:
     """What brings an object back."""
+    name = key.rpartition("/")[2]
+    if key.startswith("models/") and name in _BESIDE_MODELS:
+        return _BESIDE_MODELS[name]
     known = (advice for prefix, advice in _ADVICE.items() if key.startswith(prefix))
     return next(known, "put it there again, as it was, if anything needs it")
 

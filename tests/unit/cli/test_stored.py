@@ -113,6 +113,22 @@ def test_damaged_objects_are_moved_aside_as_often_as_it_takes(place: Place) -> N
     assert examined(store) == []
 
 
+def test_what_lies_beside_a_model_is_brought_back_without_training_it_again(place: Place) -> None:
+    advice = {
+        "models/melgan/m/log.jsonl": "begins it anew",
+        "models/melgan/m/9/figures.json": "`demiurge evaluate`",
+        "models/melgan/m/9/model.safetensors": "train the model again",
+        "checkpoints/melgan/m/9.pt": "goes on from the one before",
+    }
+    for key in advice:
+        place.store.put(key, b"{}")
+        place.overwrite(key, b"xx")
+    with Progress() as progress:
+        findings = [*StoreCheck(place.store, progress, mend=False).objects()]
+    told = {finding.found.partition(":")[0]: finding.mend for finding in findings}
+    assert all(wanted in told[key] for key, wanted in advice.items())
+
+
 def test_references_are_followed_and_name_who_needs_them(place: Place) -> None:
     store, _, _ = place
     weights, sound = b"weights", b"sound"
