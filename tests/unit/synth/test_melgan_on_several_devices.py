@@ -70,8 +70,8 @@ def _weights(training: MelGanTrainer) -> Weights:
 def test_two_processes_with_half_the_batch_each_learn_what_one_does() -> None:
     """Losses within 1e-4, weights within a twentieth of the way that they went.
 
-    Sums have another order, Adam makes steps of one size of gradients of any size, and the logarithm
-    of a bin that is nearly silent has a steep one.
+    Sums have another order, Adam makes steps of one size of gradients of any size, and the
+    logarithm of a bin that is nearly silent has a steep one.
     """
     losses, start, end = course(ALONE)
     (first_losses, first_start, first), (second_losses, _, second) = together(2, course)

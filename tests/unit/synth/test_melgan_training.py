@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -9,9 +9,10 @@ from services.errors import InvalidInputError, SettingsMismatchError
 from services.synth.clips import Clip, split_clips
 from services.synth.mel import MelSettings
 from services.synth.melgan.discriminator import DiscriminatorSettings
-from services.synth.melgan.generator import MelGanSettings, load_generator, vocode
+from services.synth.melgan.generator import MelGanSettings, Variant, load_generator, vocode
 from services.synth.melgan.training import MelGanTrainer
 from services.synth.melgan.training_settings import MelGanTraining
+from services.synth.training.precision import Compute, Precision
 
 MEL = MelSettings(sample_rate_hertz=8000, n_fft=256, hop_length=64, win_length=256, n_mels=16)
 TINY = MelGanTraining(
@@ -228,3 +229,58 @@ def test_what_was_trained_can_be_loaded_and_says_where_it_comes_from() -> None:
 def test_training_settings_that_cannot_work_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(SettingsMismatchError):
         replace(TINY, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("variant", ["original", "gru"])
+@pytest.mark.parametrize("compute", ["bf16", "fp16"])
+def test_half_precision_learns_much_the_same_in_float32_weights(
+    compute: Compute, variant: Variant
+) -> None:
+    settings = replace(
+        TINY,
+        generator=replace(TINY.generator, variant=variant),
+        mel_weight=1.0,
+        stft_weight=1.0,
+        precision=Precision(compute=compute),
+    )
+    half, whole = trainer(settings), trainer(replace(settings, precision=Precision()))
+    for _ in range(2):
+        rough, exact = half.step(), whole.step()
+    assert {value.dtype for value in rough.values()} == {torch.float32}
+    for name in ("discriminator", "generator", "feature_matching", "mel_reconstruction", "stft"):
+        assert float(rough[name]) == pytest.approx(float(exact[name]), rel=0.05, abs=0.01), name
+    for network in (half.generator, half.discriminator):
+        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+# What torch says of itself when its compiler is loaded.
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.slow
+def test_a_compiled_training_takes_the_same_course() -> None:
+    compiled = trainer(replace(TINY, precision=Precision(compile=True)))
+    plain = trainer()
+    for _ in range(2):
+        one, other = compiled.step(), plain.step()
+    for name, value in other.items():
+        assert float(one[name]) == pytest.approx(float(value), rel=1e-3, abs=1e-4), name
+    assert list(compiled.state_dict()["generator"]) == list(plain.state_dict()["generator"])
+
+
+def test_the_files_kept_back_and_all_settings_are_in_the_config() -> None:
+    training = trainer()
+    recorded = training.config()["training"]
+    assert recorded["validation_files"] == [clip.name for clip in training.validation_clips]
+    assert Precision(**recorded["precision"]) == TINY.precision
+    assert recorded["seed"] == 7
+    assert {field.name for field in fields(TINY)} - {"generator"} <= set(recorded)
+
+
+def test_waiting_for_crops_is_counted_also_over_a_pause() -> None:
+    training = trainer()
+    training.step()
+    waited = training.waited_seconds
+    assert waited > 0
+    training.close()
+    assert training.waited_seconds == waited
+    training.step()
+    assert training.waited_seconds > waited
