@@ -89,6 +89,7 @@ class Tracker:
                 init_timeout=SECONDS_TO_START,
                 login_timeout=SECONDS_TO_START,
                 finish_timeout=SECONDS_TO_FINISH,
+                finish_timeout_raises=True,
             ),
         )
 

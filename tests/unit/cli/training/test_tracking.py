@@ -245,6 +245,7 @@ def assert_told_once(said: list[str], folder: Path) -> None:
     ],
 )
 def test_a_server_that_falls_silent_is_given_up(
+    *,
     publishes: bool,
     server: WandB,
     begin: Begin,
