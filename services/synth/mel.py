@@ -23,10 +23,15 @@ class MelSettings:
     """
 
     sample_rate_hertz: int = 44100
+    """Rate of the sound."""
     n_fft: int = 1024
+    """Length of the FFT in samples."""
     hop_length: int = 256
+    """Samples from one frame to the next."""
     win_length: int = 1024
+    """Length of the Hann window in samples."""
     n_mels: int = 80
+    """Bands."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
