@@ -7,6 +7,9 @@ import typer
 
 from services.cli.options import MAX_FILES, MAX_SEED, MAX_SOUND_SECONDS, number
 
+MAX_BATCH = 256
+MAX_CALLS = 64
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -26,32 +29,36 @@ def generate(
     database: Annotated[
         str, typer.Option(help="Audio database to keep them in; named by models if not given.")
     ] = "",
+    batch: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_BATCH,
+            help="Sounds in one pass: faster for many, and a sample may differ by its last bit.",
+        ),
+    ] = 1,
+    calls: Annotated[
+        int,
+        typer.Option(min=1, max=MAX_CALLS, help="Calls at once: more keep more replicas at work."),
+    ] = 4,
 ) -> None:
     """Sing new sounds with trained models.
 
-    The same seed sings the same sound.
+    The same seed sings the same sound. Called again, it sings only what is missing.
     """
-    from demiurge.synth.v1.synth_service_pb2 import GenerateAudioRequest
-
+    from services.cli.beforehand import check_output
+    from services.cli.bulk import Order, generate_all
     from services.cli.connection import connect
-    from services.cli.options import duration_message
     from services.cli.progress import Progress
-    from services.cli.transfer import download
 
-    database = database or f"generated-{unagan}-{melgan}".replace("@", "-")
+    check_output("--out", out)
+    order = Order(
+        unagan=unagan,
+        melgan=melgan,
+        seconds=duration,
+        database=database or f"generated-{unagan}-{melgan}".replace("@", "-"),
+        seeds=[(seed + index) % (MAX_SEED + 1) for index in range(files)],
+    )
     with Progress() as progress, connect("synth", "gateway") as client:
-        for index in range(files):
-            of_file = (seed + index) % (MAX_SEED + 1)
-            # What a file holds is in its name, so that a name never asks for two contents.
-            name = f"seed-{of_file}-{duration:g}s.wav"
-            request = GenerateAudioRequest(
-                unagan_model_id=unagan,
-                melgan_model_id=melgan,
-                duration=duration_message(duration),
-                seed=of_file,
-                output_key=f"audio/{database}/{name}",
-            )
-            audio = client.synth.GenerateAudio(request).audio
-            download(client, audio, out / name)
-            progress.update("generating", index + 1, files)
+        generate_all(client, order, out, progress, batch=batch, calls=calls)
     typer.echo(str(out))

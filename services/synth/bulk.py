@@ -57,8 +57,13 @@ def generate_each(
 def _together(
     synthesizer: Synthesizer, duration_samples: int, seeds: Sequence[int], checkpoint: Checkpoint
 ) -> Iterator[FloatArray]:
-    mels = sing(synthesizer.unagan, synthesizer.frames(duration_samples), seeds, checkpoint)
+    unagan, frames = synthesizer.unagan, synthesizer.frames(duration_samples)
     vocoder, own_seeds = synthesizer.vocoder, [vocoder_seed(seed) for seed in seeds]
+    if vocoder.settings.excitation:
+        # It follows spectral peaks: a last bit may choose another, and with it all further phases.
+        mels = torch.cat([sing(unagan, frames, [seed], checkpoint) for seed in seeds])
+    else:
+        mels = sing(unagan, frames, seeds, checkpoint)
     if vocoder.device.type != "cpu":
         sounds = torch.cat(list(vocoder.chunks(mels, own_seeds, checkpoint)), dim=1)
         yield from sounds[:, :duration_samples].cpu().numpy()

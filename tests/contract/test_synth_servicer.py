@@ -64,7 +64,7 @@ def save_melgan(models: ModelStore, id_: str, step: int = 1, mel: MelSettings = 
     models.save("melgan", id_, step, weights=weights, config=config, card="", best=True)
 
 
-def service(store: FolderStore, **limits: float) -> SynthServicer:
+def service(store: FolderStore, **limits: Any) -> SynthServicer:
     settings = SynthSettings(device="cpu", **limits)
     return SynthServicer(settings, store, ModelStore(store), DeviceQueue(settings.queue_capacity))
 
