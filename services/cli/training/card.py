@@ -19,7 +19,6 @@ def card(record: Record, course: Course, config: Mapping[str, Any]) -> str:
     training = config["training"]
     planned = record.steps or training.get("steps")
     rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(course.figures.items()))
-    files = config.get("validation_files") or training.get("validation_files", ())
     settings = "\n".join(f"| {name} | {value} |" for name, value in _flat(record.settings))
     return (
         f"# {record.family} {record.id}, step {course.validated}\n\n"
@@ -27,7 +26,7 @@ def card(record: Record, course: Course, config: Mapping[str, Any]) -> str:
         f"{course.seconds:.0f} s of training. The best step is chosen on held-out sound.\n\n"
         f"- Corpus: {len(record.files)} files, SHA-256 of names and contents "
         f"`{record.corpus_sha256}`\n"
-        f"- Held out: {', '.join(files)}\n"
+        f"- Held out: {', '.join(training['validation_files'])}\n"
         f"- Made again by: `{command(record)}`\n\n"
         f"| figure | value |\n|---|---|\n{rows}\n\n"
         f"## Settings\n\nPreset `{record.preset}`, seed {record.seed}.\n\n"

@@ -52,7 +52,8 @@ class Keeper:
         if not (course.is_best or last):
             return
         record = self.record
-        config: dict[str, Any] = trainer.config() | {
+        trained = trainer.config()
+        config: dict[str, Any] = trained | {
             "figures": course.figures,
             "preset": record.preset,
             "overrides": record.overrides,
@@ -66,7 +67,7 @@ class Keeper:
                 course.validated,
                 weights=trainer.weights(),
                 config=config,
-                card=card(record, course, trainer.config()),
+                card=card(record, course, trained),
                 best=course.is_best,
             )
         self._tracker.listen(course.validated, trainer.examples())

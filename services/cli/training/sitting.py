@@ -83,7 +83,7 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
         with _tracker(record, made.trainer, workshop, world) as tracker:
             keeper = Keeper(record, workshop.store, tracker) if tracker else None
             course = _restored(made.trainer, keeper, reporter, world)
-            if keeper:
+            if keeper and not sitting.begins:
                 # Not before: a trainer may refuse to be prolonged.
                 records.write(record)
             fit(made.trainer, plan, course, keeper, reporter, world)

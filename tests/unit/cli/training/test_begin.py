@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -9,10 +10,10 @@ import pytest
 import torch
 
 from services.cli.progress import Reporter
-from services.cli.training.begin import train
+from services.cli.training.begin import go_on, train
 from services.cli.training.crew import train_all
 from services.cli.training.order import Order
-from services.cli.training.sitting import Workshop
+from services.cli.training.sitting import Sitting, Workshop
 from services.errors import DemiurgeError, InvalidInputError, NotFoundError
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
@@ -146,3 +147,44 @@ def test_a_training_that_is_killed_is_told(folder: Path) -> None:
 
     with pytest.raises(DemiurgeError, match="the training of the predictor broke off"):
         train_all([order(folder, steps=10**6)], Notes(kill))
+
+
+def test_trainings_that_are_ended_store_their_state_and_go_on(folder: Path) -> None:
+    def interrupt() -> None:
+        if notes.updates[-1][:2] == ("training predictor", 3):
+            raise KeyboardInterrupt
+
+    notes = Notes(interrupt)
+    wanted = order(folder, steps=2000, every=1000)
+    with pytest.raises(KeyboardInterrupt):
+        train_all([wanted], notes)
+    assert not multiprocessing.active_children()
+    (stopped,) = [text for text in notes.said if "stopped after step" in text]
+    again = Notes()
+    assert train_all([wanted], again)
+    step = stopped.split("stopped after step ")[1].split(",")[0]
+    assert f"goes on after step {step}" in again.said
+
+
+def test_an_order_that_was_prolonged_finds_the_longer_model(folder: Path) -> None:
+    workshop = Workshop.here(Notes())
+    first = train(order(folder), workshop)
+    longer = go_on("predictor", first.id, workshop, Sitting("cpu"), steps=3)
+    assert longer.id == first.id
+    assert ModelStore(workshop.store).find("predictor", f"{first.id}@3")
+    assert train(order(folder), workshop) == longer
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ({"hidden_siz": 4}, "no such training setting: hidden_siz; did you mean hidden_size?"),
+        ({"hidden_size": "wide"}, "hidden_size: input should be a valid integer"),
+        ({"schedule": "wavy"}, "schedule: input should be 'constant', 'cosine' or 'published'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(
+    folder: Path, overrides: dict[str, object], told: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=re.escape(told)):
+        train(order(folder, overrides=overrides), Workshop.here(Notes()))
