@@ -78,6 +78,7 @@ class Augmentation:
         before = min(start, MARGIN_SAMPLES)
         part = samples[start - before : start + span + MARGIN_SAMPLES]
         first = round(before * SPEED_STEPS / rate)
+        # Linear interpolation is ten times as fast, but 15 dB above its own errors at 10 kHz.
         return resample(part[:, None], rate, SPEED_STEPS)[first : first + length, 0]
 
     def _factor(self, crop: NDArray[np.float32], random: np.random.Generator) -> np.float32:
