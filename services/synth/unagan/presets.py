@@ -25,6 +25,20 @@ PRESETS: Mapping[str, UnaganTraining] = {
         learning_rate=1e-3,
         validation_figure="mel_distance",
     ),
+    # Small enough to lie in a repository, and trained in an hour on one CPU. The moments keep it
+    # moving, and the wandering noise makes one seed sing otherwise than another.
+    "small": UnaganTraining(
+        networks=UnaganSettings(middle_dim=96, slow_channels=8, slow_seconds=4.0),
+        steps=4000,
+        segment_seconds=1.0,
+        batch_size=8,
+        learning_rate=1e-3,
+        schedule="cosine",
+        learning_rate_floor=0.02,
+        moments_weight=1.0,
+        average_decay=0.995,
+        validation_figure="mel_distance",
+    ),
     # The published networks, with crops that fill a GPU. No value here was tuned.
     "single-gpu": UnaganTraining(
         augmentation=Augmentation(speed=0.03),

@@ -1,12 +1,7 @@
-"""Training of UNAGAN: BEGAN with cycle regularization (Liu et al., Interspeech 2020).
+"""Training of UNAGAN: BEGAN with cycle regularization (Liu et al., Interspeech 2020)."""
 
-What is random in a step follows from seed, step and place in the batch alone. So no step repeats
-another's crops or noise, a training resumes as if it had never stopped, and several devices draw
-together what one would draw.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +20,7 @@ from services.synth.training.averaging import averaged, follow
 from services.synth.training.resumption import refuse_other_settings
 from services.synth.training.schedule import learning_rate
 from services.synth.training.world import ALONE, World
+from services.synth.unagan.batches import Batch, Batches
 from services.synth.unagan.corpus import Corpus, audible
 from services.synth.unagan.discriminator import Discriminator
 from services.synth.unagan.encoder import Encoder
@@ -35,33 +31,8 @@ from services.synth.unagan.training_settings import UnaganTraining
 
 VALIDATION_SEED = 123
 CRITIC = "discriminator"
-# What a random stream is for.
-CROPS, NOISE, MOMENTS = range(3)
 # Of crops that tell the corpus's moments: 25 minutes at the published rate.
 MOMENT_FRAMES = 2**18
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """What a step wants beside the networks."""
-
-    real: Tensor
-    """Crops (B, n_mels, T) of the corpus."""
-    z: Tensor
-    """Noise (B, z_dim, columns)."""
-    states: Tensor
-    """First states (recurrent blocks, 2, B, width), twice as many items with cycles."""
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same on a device, without waiting for it."""
-        if device.type == "cpu":
-            return self
-        parts = (self.real, self.z, self.states)
-        return Batch(*(part.to(device, non_blocking=True) for part in parts))
-
-    def pinned(self) -> "Batch":
-        """The same where a GPU can fetch it by itself."""
-        return Batch(self.real.pin_memory(), self.z.pin_memory(), self.states.pin_memory())
 
 
 class UnaganTrainer:
@@ -94,7 +65,7 @@ class UnaganTrainer:
         self.seed = seed
         self.steps = 0
         self._world = world
-        self._items = world.share(settings.batch_size)
+        items = world.share(settings.batch_size)
         heard = audible(clips)
         if not heard:
             raise InvalidInputError("no clip holds any sound: there is nothing to learn from")
@@ -137,7 +108,19 @@ class UnaganTrainer:
         self._called = {
             name: settings.precision.compiled(network) for name, network in self._networks.items()
         }
-        self._moments = self._corpus_moments() if settings.moments_weight else None
+        self._batches = Batches(
+            settings,
+            self._training,
+            self.generator.recurrent_blocks,
+            seed,
+            items,
+            pinned=self.device.type == "cuda",
+        )
+        self._moments = (
+            Moments.of(self._batches.many_crops(MOMENT_FRAMES)).to(self.device)
+            if settings.moments_weight
+            else None
+        )
         self._averaged = averaged(self.generator) if settings.average_decay else None
         self._optimizers = {
             name: torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
@@ -160,7 +143,7 @@ class UnaganTrainer:
         means over all devices, but for the norms, which are of the mean gradients.
         """
         if self._feed is None:
-            self._feed = Feed(self._batch, self.steps)
+            self._feed = Feed(self._batches.make, self.steps)
         batch = self._feed.next().to(self.device)
         rate = self._learning_rate()
         for name, network in self._networks.items():
@@ -203,7 +186,9 @@ class UnaganTrainer:
         sums: dict[str, float] = {}
         reals, fakes = [], []
         for number, real in enumerate(self._validation.batches(self.settings.batch_size)):
-            drawn = self._noise((VALIDATION_SEED, number, item) for item in range(len(real)))
+            drawn = self._batches.noise(
+                (VALIDATION_SEED, number, item) for item in range(len(real))
+            )
             batch = Batch(real, *drawn).to(self.device)
             generated, losses = self._generator_losses(batch, self._singer)
             losses |= self._discriminator_losses(batch.real, generated)
@@ -233,6 +218,7 @@ class UnaganTrainer:
                 "planned_steps": self.settings.steps,
                 "seed": self.seed,
                 "steps": self.steps,
+                "devices": self._world.size,
                 "validation_files": self._validation_files,
             },
             "validation_figure": self.settings.validation_figure,
@@ -291,34 +277,6 @@ class UnaganTrainer:
             steps=chosen.steps,
             floor=chosen.learning_rate_floor,
         )
-
-    def _corpus_moments(self) -> Moments:
-        """Of crops as the generator's are, with their augmentation; on the device."""
-        random = np.random.default_rng((self.seed, MOMENTS))
-        count = -(-MOMENT_FRAMES // self.settings.segment_frames)
-        crops = torch.stack([self._training.crop(random) for _ in range(count)])
-        return Moments.of(crops).to(self.device)
-
-    def _batch(self, step: int) -> Batch:
-        """This device's share of the batch of a step, on the CPU."""
-        seeds = [(self.seed, step, item) for item in self._items]
-        crops = [self._training.crop(np.random.default_rng((*seed, CROPS))) for seed in seeds]
-        batch = Batch(torch.stack(crops), *self._noise(seeds))
-        return batch.pinned() if self.device.type == "cuda" else batch
-
-    def _noise(self, seeds: Iterable[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
-        """`z` and `states` of a batch with one item a seed, normally distributed."""
-        networks = self.settings.networks
-        columns = self.settings.segment_frames // networks.frames_per_z
-        # With cycles, each item is sung twice: from noise, and as a copy.
-        passes = 2 if self.encoder else 1
-        shape = (self.generator.recurrent_blocks, 2, passes, networks.middle_dim)
-        z, states = [], []
-        for seed in seeds:
-            random = np.random.default_rng((*seed, NOISE))
-            z.append(torch.from_numpy(random.standard_normal((networks.z_dim, columns), "f4")))
-            states.append(torch.from_numpy(random.standard_normal(shape, "f4")))
-        return networks.shaped(torch.stack(z)), torch.stack(states, dim=3).flatten(2, 3)
 
     def _generator_losses(
         self, batch: Batch, generator: nn.Module

@@ -15,7 +15,7 @@ PAIR = replace(SMALL, batch_size=4, lambda_k=2.0, init_k=0.5, max_gradient_norm=
 
 def train(world: World) -> dict[str, Any]:
     training = trainer(PAIR, world=world)
-    batch = training._batch(0)
+    batch = training._batches.make(0)
     first = {name: float(loss) for name, loss in training.step().items()}
     second = {name: float(loss) for name, loss in training.step().items()}
     norms = {
@@ -36,7 +36,7 @@ def train(world: World) -> dict[str, Any]:
 def test_two_devices_learn_one_network_from_their_halves_of_one_batch() -> None:
     answers = together(2, train)
     first, second = answers
-    whole = trainer(PAIR)._batch(0)
+    whole = trainer(PAIR)._batches.make(0)
 
     assert first["crops"] + second["crops"] == whole.real.tolist()
     assert first["noise"] + second["noise"] == whole.z.tolist()
@@ -48,7 +48,7 @@ def test_two_devices_learn_one_network_from_their_halves_of_one_batch() -> None:
 
     # What a device does with its half alone: together they are the mean of it.
     halves = [trainer(replace(PAIR, batch_size=2)) for _ in range(2)]
-    halves[1]._items = range(2, 4)
+    halves[1]._batches = replace(halves[1]._batches, items=range(2, 4))
     alone = [half.step() for half in halves]
     for name in ("generator", "mel_cycle", "noise_cycle", "real", "generated"):
         mean = (float(alone[0][name]) + float(alone[1][name])) / 2
@@ -62,7 +62,7 @@ def test_two_devices_learn_one_network_from_their_halves_of_one_batch() -> None:
 def test_gradients_of_two_devices_are_averaged() -> None:
     both = together(2, gradients)
     halves = [trainer(replace(PAIR, batch_size=2)) for _ in range(2)]
-    halves[1]._items = range(2, 4)
+    halves[1]._batches = replace(halves[1]._batches, items=range(2, 4))
     alone = []
     for half in halves:
         half.step()
