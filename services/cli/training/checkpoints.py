@@ -43,9 +43,9 @@ class Checkpoints:
                 self._store.delete(key)
 
     def newest(self, say: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
-        """The last step and state that can be read, on the CPU; None if there never was one.
+        """The last step and state that can be read, on the CPU; None if there is none.
 
-        A damaged one is told, and the one before is used. Raises CorruptObjectError if all are.
+        A damaged one is told, and the one before is used. Without any, a training begins anew.
         """
         listed = self._listed()
         for each in listed:
@@ -54,11 +54,7 @@ class Checkpoints:
             except (CorruptObjectError, NotFoundError) as error:
                 say(f"left out: checkpoint {error.message}")
         if listed:
-            raise CorruptObjectError(
-                f"{self._folder}: no checkpoint can be read; delete {self._pointer}, and the "
-                "training begins anew",
-                culprit=self._folder,
-            )
+            say(f"{self._folder}: no checkpoint can be read: the training begins anew")
         return None
 
     def _load(self, step: int, sha256: str) -> dict[str, Any]:

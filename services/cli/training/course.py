@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from services.errors import InvalidInputError
+
 
 @dataclass(frozen=True)
 class Course:
@@ -22,7 +24,16 @@ class Course:
     """How long has been trained, in all sittings."""
 
     def at(self, step: int, figures: Mapping[str, float], chosen_by: str) -> "Course":
-        """After a validation; a figure that is no number never counts as best."""
+        """After a validation; a figure that is no number never counts as best.
+
+        Raises InvalidInputError, naming those there are, if none is called `chosen_by`.
+        """
+        if chosen_by not in figures:
+            raise InvalidInputError(
+                f"no figure {chosen_by!r} to choose the best step by; there are "
+                f"{', '.join(sorted(figures))}",
+                culprit="validation_figure",
+            )
         value = figures[chosen_by]
         best = (value, step) if value < self.best else (self.best, self.best_step)
         return replace(self, best=best[0], best_step=best[1], figures=dict(figures), validated=step)

@@ -48,6 +48,10 @@ class Plan:
             return max(self.steps // VALIDATIONS, 1)
         return self.every
 
+    def validates_after(self, step: int) -> bool:
+        """Whether this step is one that a validation follows."""
+        return self.interval is not None and step % self.interval == 0
+
     @property
     def log_interval(self) -> int:
         """Steps from one reading of the losses to the next."""
@@ -122,19 +126,19 @@ def fit(
             losses = trainer.step()
             step, told = trainer.steps, clock.ask(trainer.steps)
             last = step == plan.steps or told.over
-            validates = last or told.validate or (plan.interval and step % plan.interval == 0)
-            if validates or step % plan.log_interval == 0:
+            validates = last or told.validate or plan.validates_after(step)
+            reads = validates or step % plan.log_interval == 0
+            if reads:
                 figures = _read(losses)
                 speed = pace.since(step, trainer.waited_seconds)
             if validates:
                 figures |= {f"validation/{k}": v for k, v in trainer.validate().items()}
                 course = course.at(step, figures, f"validation/{plan.figure}")
                 clock.validated()
-            if keeper and (validates or step % plan.log_interval == 0):
+            if keeper and reads:
                 keeper.log(step, figures | speed)
             if keeper and (validates or told.checkpoint or told.signal):
-                seconds = seconds_before + time.monotonic() - began
-                course = replace(course, seconds=seconds)
+                course = replace(course, seconds=seconds_before + time.monotonic() - began)
                 keeper.checkpoint(trainer, course)
                 clock.stored()
             if keeper and validates:

@@ -18,7 +18,7 @@ from services.cli.training.journal import read_journal
 from services.cli.training.keeper import Keeper
 from services.cli.training.record import Record
 from services.cli.training.tracking import Tracker
-from services.errors import CorruptObjectError
+from services.errors import InvalidInputError
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
 from services.synth.training.world import ALONE
@@ -103,7 +103,7 @@ class Desk:
 
     def train(self, trainer: Ramp, **plan: Any) -> Course:
         """From the newest checkpoint on."""
-        values = {"steps": 4, "every": 1} | plan
+        values = {"figure": "error", "steps": 4, "every": 1} | plan
         tracker = Tracker("abc12345", "", {}, self.folder / "wandb", self.notes.say)
         keeper = Keeper(self.record, self.store, tracker)
         course = Course()
@@ -111,7 +111,7 @@ class Desk:
             trainer.load_state_dict(stored[1]["trainer"])
             course = Course(**stored[1]["course"])
         keeper.goes_on_from(trainer.steps)
-        chosen = Plan("melgan", "error", **values)
+        chosen = Plan("melgan", **values)
         return fit(trainer, chosen, course, keeper, self.notes, ALONE)
 
     def logged(self) -> list[int]:
@@ -191,19 +191,24 @@ def test_the_newest_two_checkpoints_are_kept_and_a_damaged_one_is_told(desk: Des
     assert desk.logged() == [1, 2, 3, 4, 5]
 
 
-def test_without_a_pointer_checkpoints_are_found_and_without_any_it_says_what_to_do(
-    desk: Desk,
-) -> None:
+def test_without_a_pointer_checkpoints_are_found_and_without_any_it_begins_anew(desk: Desk) -> None:
     desk.train(Ramp(1.0))
     folder = desk.folder / "store/checkpoints/melgan/abc12345"
     (folder / "newest.json").write_bytes(b"[")
     again = Ramp(1.0)
     desk.train(again, steps=5)
     assert again.steps == 5
+    assert not desk.notes.said
     for path in folder.glob("*.pt"):
         path.write_bytes(b"no checkpoint")
-    with pytest.raises(CorruptObjectError, match=r"delete .*newest\.json"):
-        desk.train(Ramp(1.0), steps=6)
+    desk.train(Ramp(1.0), steps=6)
+    assert "no checkpoint can be read: the training begins anew" in desk.notes.said[-1]
+    assert desk.logged() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_figure_that_there_is_not_is_refused_with_those_there_are(desk: Desk) -> None:
+    with pytest.raises(InvalidInputError, match=r"validation/beauty.*validation/error"):
+        desk.train(Ramp(1.0), figure="beauty")
 
 
 def test_a_version_that_a_kill_prevented_is_stored_by_the_next_sitting(
