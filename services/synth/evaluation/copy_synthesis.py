@@ -21,7 +21,7 @@ from services.synth.evaluation.judgement import (
     weighted_mean,
 )
 from services.synth.evaluation.spectral_distance import stft_distance
-from services.synth.generation import resynthesize
+from services.synth.generation import ready, resynthesize
 from services.synth.melgan.generator import Generator
 
 
@@ -59,6 +59,7 @@ def judge_melgan(
     clips = excerpts(
         held_out, rate, seconds_each=settings.seconds_each, seconds_in_all=settings.seconds_in_all
     )
+    vocoder = ready(generator)
     found: dict[str, list[float]] = {}
     rows: list[list[Panel]] = [[], [], []]
     for number, clip in enumerate(clips):
@@ -66,7 +67,7 @@ def judge_melgan(
         mel = log_mel(clip.samples, mel_settings)
         baseline = griffin_lim(mel, mel_settings, iterations=settings.griffin_lim_iterations)
         copies = {
-            "": resynthesize(generator, clip.samples[:, None], rate),
+            "": resynthesize(vocoder, clip.samples[:, None], rate),
             "griffin_lim_": baseline[: clip.samples.size],
         }
         if not np.isfinite(copies[""]).all():

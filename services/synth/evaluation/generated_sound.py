@@ -111,6 +111,11 @@ def judge_unagan(
         f"{seconds_of(known, rate):.1f} s. Fréchet distance of 13 MFCCs, peaks at 1; half to half: "
         f"mean of {settings.splits} splits by file. Lower is better, but for the spread."
     )
+    legend = (
+        "`frechet_distance` is that of generated from held-out sound, `…_corpus` that from all "
+        "recordings, `…_training` that of the training's own recordings from the held-out ones, "
+        "`…_noise` that of white noise as loud."
+    )
     length = round(settings.seconds * rate)
     # Held-out ones first, and others where they are few.
     beside = [*new, *known][: settings.pictured]
@@ -124,7 +129,7 @@ def judge_unagan(
             for number, sound in enumerate(sounds[: settings.pictured])
         ],
     ]
-    return Judgement(figures, [remark], rows, mel.hop_length / rate)
+    return Judgement(figures, [remark, legend], rows, mel.hop_length / rate)
 
 
 def _sung(
@@ -182,8 +187,8 @@ def _griffin_lim_voice(unagan: Unagan) -> Callable[[int, int], FloatArray]:
 
     def sing(length: int, seed: int) -> FloatArray:
         log_mels = unagan.sing(-(-length // mel.hop_length), [seed])[0].cpu().numpy()
-        # Its samples have no limit, and a file's have.
-        return griffin_lim(log_mels, mel, seed=seed)[:length].clip(-1, 1)
+        # Not cut off at full scale, as a file would be: that would be heard as another timbre.
+        return griffin_lim(log_mels, mel, seed=seed)[:length]
 
     return sing
 
