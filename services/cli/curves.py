@@ -12,7 +12,7 @@ from services.cli.listing import columns
 from services.cli.training.journal import Entry, series
 
 WIDTH = 40
-"""Characters of a curve in the terminal."""
+"""Characters of a curve in the terminal, at most."""
 PANELS_A_ROW = 3
 _LEVELS = "▁▂▃▄▅▆▇█"
 _PLAIN_LEVELS = "_.-~=+*#"
@@ -32,14 +32,15 @@ def table(entries: Sequence[Entry], encoding: str = "utf-8") -> str:
     except UnicodeEncodeError:
         levels = _PLAIN_LEVELS
     rows = []
-    first, last = entries[0].step, entries[-1].step
+    span = range(entries[0].step, entries[-1].step + 1)
+    width = min(WIDTH, len(entries))
     for name, points in series(entries).items():
         known = [point for point in points if math.isfinite(point[1])]
         least = min(known, key=lambda point: point[1], default=(0, math.nan))
         rows.append(
             (
                 name,
-                _curve(known, first, last, levels),
+                _curve(known, span, width, levels),
                 f"{points[0][1]:.4g}",
                 f"{points[-1][1]:.4g}",
                 f"{least[1]:.4g}",
@@ -86,11 +87,11 @@ def _draw(axes: Any, name: str, lines: dict[str, _Points]) -> None:
     axes.grid(alpha=0.3)
 
 
-def _curve(points: _Points, first: int, last: int, levels: str) -> str:
+def _curve(points: _Points, steps: range, width: int, levels: str) -> str:
     """The mean of the points that fall into each character, as a level."""
-    places: list[list[float]] = [[] for _ in range(WIDTH)]
+    places: list[list[float]] = [[] for _ in range(width)]
     for step, value in points:
-        places[min((step - first) * WIDTH // max(last - first, 1), WIDTH - 1)].append(value)
+        places[(step - steps.start) * width // len(steps)].append(value)
     means = [sum(place) / len(place) if place else math.nan for place in places]
     known = [mean for mean in means if math.isfinite(mean)]
     if not known:
