@@ -96,6 +96,7 @@ def _evaluate(
     from services.cli.corpus import database_corpus, folder_corpus, prepared
     from services.cli.listing import columns
     from services.cli.progress import Progress
+    from services.cli.training.device import present
     from services.cli.training.judging import beside, judge_version
     from services.runtime.model_store import ModelStore
     from services.runtime.object_store.opening import open_store
@@ -107,7 +108,7 @@ def _evaluate(
     runtime = load(RuntimeSettings)
     store = open_store(runtime)
     models = ModelStore(store)
-    chosen = _device(device)
+    chosen = present(device)
     version = models.find(family, model)
     voice = _voice(models, version, melgan_id)
     corpus = folder_corpus(recorded) if recorded else database_corpus(store, database)
@@ -134,20 +135,3 @@ def _voice(models: "ModelStore", version: "ModelVersion", melgan_id: str) -> "Mo
     own, its = (MelSettings.from_config(each.config["mel"]) for each in (version, voice))
     refuse_other_mels(own, its, version.version_id, voice.version_id)
     return voice
-
-
-def _device(name: str) -> str:
-    """The device of that name; InvalidInputError if this machine has none."""
-    import torch
-
-    from services.errors import InvalidInputError
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidInputError(
-            f"--device {name}: this machine offers no such device", culprit="--device"
-        ) from error
-    return name

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from services.cli.corpus import Corpus
 from services.cli.progress import Reporter
 from services.cli.training import families
+from services.cli.training.device import present
 from services.cli.training.record import Record, Records
 from services.cli.training.settings import from_json
-from services.errors import DemiurgeError, InvalidInputError, NotFoundError
+from services.errors import DemiurgeError, NotFoundError
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.port import ObjectStore
 
@@ -67,7 +68,7 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
         if world.is_first and sitting.begins:
             records.begin(record)
         reporter.say(f"{record.family} {record.id}: learning from {corpus.place}")
-        device = _device(sitting.device, world)
+        device = present(world.device(present(sitting.device)))
         cache = ArrayCache(workshop.home / "cache")
         site = families.Site(corpus, device, world, cache, reporter)
         settings = from_json(families.settings_class(record.family), record.settings)
@@ -140,18 +141,3 @@ def _judged(record: Record, made: families.Made, device: str, workshop: Workshop
     except DemiurgeError as error:
         workshop.progress.say(f"{record.family} {record.id}: not judged: {error.message}")
         return version
-
-
-def _device(name: str, world: "World") -> str:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    name = world.device(name)
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidInputError(
-            f"--device {name}: this machine offers no such device", culprit="--device"
-        ) from error
-    return name
