@@ -22,15 +22,17 @@ class CapturedChunk:
     def __init__(self, compute: Callable[..., Tensor], *examples: Tensor) -> None:
         device = examples[0].device
         self._inputs = [example.clone() for example in examples]
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                compute(*self._inputs)
-        torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._output = compute(*self._inputs)
+        with torch.cuda.device(device):
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    compute(*self._inputs)
+            torch.cuda.current_stream(device).wait_stream(stream)
+            # Whoever takes the samples of the chunk before, in another thread, may go on.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._output = compute(*self._inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The answer, which is the caller's to keep."""

@@ -32,7 +32,8 @@ class SynthSettings(ServiceSettings):
         600.0,
         gt=0,
         le=3600,
-        description="Longest sound made or copied, and the sum of a batch. MEMORY",
+        description="Longest sound made or copied, and sum of a batch. Models of the published size "
+        "take 1.5 GiB of memory for ten minutes, and 80 MiB for each further one.",
     )
     queue_capacity: int = Field(8, ge=1, description="Calls that may wait for the device.")
     loaded_models: int = Field(4, ge=2, description="Models kept loaded; the rest is reloaded.")

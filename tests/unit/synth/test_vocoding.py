@@ -1,9 +1,11 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 from services.errors import CancelledError, InvalidInputError
+from services.synth import vocoding
 from services.synth.mel import MelSettings
 from services.synth.melgan.generator import Generator, MelGanSettings
 from services.synth.vocoding import CPU_CHUNK_FRAMES, Vocoder
@@ -122,3 +124,47 @@ def test_it_asks_before_every_chunk_and_stops_where_it_is_told(variant: str) -> 
 def test_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInputError, match="MelGAN"):
         whole(Vocoder(generator()), torch.randn(shape))
+
+
+class Replayed:
+    """Stands for CapturedChunk where there is no GPU: what it was given first is run each time."""
+
+    made = 0
+
+    def __init__(self, compute: Callable[..., torch.Tensor], *examples: torch.Tensor) -> None:
+        Replayed.made += 1
+        self._compute = compute
+        self._shapes = [example.shape for example in examples]
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        assert [given.shape for given in inputs] == self._shapes
+        return self._compute(*inputs).clone()
+
+
+@pytest.mark.parametrize("variant", ["original", "gru"])
+@pytest.mark.parametrize("excitation", [False, True])
+def test_what_one_chunk_recorded_answers_all_chunks_of_its_shape(
+    variant: str, excitation: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocoding, "CapturedChunk", Replayed)
+    Replayed.made = 0
+    network = generator(variant=variant, ratios=(8, 8, 2, 2), excitation=excitation)
+    torch.manual_seed(0)
+    mel = torch.randn(2, 6, 6 * CPU_CHUNK_FRAMES + 30) - 2
+
+    answer = whole(Vocoder(network, graphs=True), mel, [1, 2])
+
+    assert torch.equal(answer, whole(Vocoder(network), mel, [1, 2]))
+    assert Replayed.made == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine offers no CUDA device")
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_gpu_answers_as_the_cpu_does(graphs: bool) -> None:
+    network = generator(variant="gru", ratios=(8, 8, 2, 2), excitation=True)
+    mel = torch.randn(2, 6, 5000) - 2
+    expected = whole(Vocoder(network), mel, [1, 2])
+
+    answer = whole(Vocoder(network.cuda(), graphs=graphs), mel.cuda(), [1, 2])
+
+    torch.testing.assert_close(answer.cpu(), expected, atol=1e-4, rtol=0)
