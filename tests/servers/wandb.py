@@ -6,58 +6,29 @@ and artifacts are taken and handed out again. Nothing outlives the server.
 
 import base64
 import gzip
-import hashlib
 import json
 import re
 import threading
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote, unquote, urlsplit
 
-ENTITY, PROJECT = "lab", "demiurge"
-KEY = "0123456789abcdef" * 2 + "01234567"
-NOW = "2026-01-01T00:00:00Z"
-_ONE_PAGE = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
-
-_Json = dict[str, Any]
-
-
-@dataclass
-class Artifact:
-    """A version of an artifact, its files by the names they have in it."""
-
-    name: str
-    kind: str
-    metadata: _Json = field(default_factory=dict)
-    files: dict[str, bytes] = field(default_factory=dict)
-    digest: str = ""
-    version: int = 0
-    committed: bool = False
-    manifest: bytes = b""
-
-
-@dataclass
-class Run:
-    """What was sent of a run: its rows of history by the offset they were sent with."""
-
-    config: _Json = field(default_factory=dict)
-    name: str = ""
-    rows: dict[int, _Json] = field(default_factory=dict)
-    files: dict[str, bytes] = field(default_factory=dict)
-    artifacts: list[Artifact] = field(default_factory=list)
-    finished: bool = False
-
-    @property
-    def history(self) -> list[_Json]:
-        """The rows in their order, without W&B's own figures."""
-        return [
-            {name: value for name, value in row.items() if not name.startswith("_")}
-            | {"_step": row["_step"]}
-            for _, row in sorted(self.rows.items())
-        ]
+from tests.servers.wandb_records import (
+    ENTITY,
+    KEY,
+    NOW,
+    ONE_PAGE,
+    PROJECT,
+    Artifact,
+    Json,
+    Run,
+    artifact_node,
+    md5,
+    project,
+    run_node,
+)
 
 
 class WandB:
@@ -105,7 +76,7 @@ class WandB:
         self._added(run, artifact)
         artifact.digest, artifact.committed = artifact.digest or "0" * 32, True
         entries = {
-            name: {"digest": _md5(content), "size": self.told.get(name, len(content))}
+            name: {"digest": md5(content), "size": self.told.get(name, len(content))}
             for name, content in artifact.files.items()
         }
         policy = "wandb-storage-policy-v1"
@@ -143,7 +114,7 @@ class WandB:
                 return 200, b"{}"
             return self._stored(method, [unquote(part) for part in path.split("/")[2:]], body)
 
-    def _stream(self, run: Run, sent: _Json) -> None:
+    def _stream(self, run: Run, sent: Json) -> None:
         history = (sent.get("files") or {}).get("wandb-history.jsonl")
         if history:
             for number, row in enumerate(history["content"], start=history["offset"]):
@@ -168,7 +139,7 @@ class WandB:
             return 200, b""
         return (200, files[name]) if name in files else (404, b"")
 
-    def _graphql(self, query: str, variables: _Json) -> tuple[int, bytes]:
+    def _graphql(self, query: str, variables: Json) -> tuple[int, bytes]:
         operation = re.search(r"(query|mutation)\s+(\w+)", query)
         name = operation.group(2) if operation else ""
         self.calls[name] += 1
@@ -181,27 +152,27 @@ class WandB:
             return 403, b'{"errors": [{"message": "permission denied"}]}'
         return 200, json.dumps({"data": answer(variables)}).encode()
 
-    def _viewer(self, _: _Json) -> _Json:
-        teams: _Json = {"edges": [{"node": {"name": ENTITY}}]}
+    def _viewer(self, _: Json) -> Json:
+        teams: Json = {"edges": [{"node": {"name": ENTITY}}]}
         person = {"entity": ENTITY, "username": "someone", "email": "someone@example.org"}
         return {"viewer": {"id": "viewer", "flags": "{}", "teams": teams, **person}}
 
-    def _server_features_query(self, _: _Json) -> _Json:
+    def _server_features_query(self, _: Json) -> Json:
         return {"serverInfo": {"features": []}}
 
-    def _organization_core_weave_organization_id(self, _: _Json) -> _Json:
+    def _organization_core_weave_organization_id(self, _: Json) -> Json:
         return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
 
-    def _xx_hash_digests_enabled(self, _: _Json) -> _Json:
+    def _xx_hash_digests_enabled(self, _: Json) -> Json:
         return {"entity": {"xxhashDigestsEnabled": False}}
 
-    def _fetch_artifact_digest_algorithm(self, _: _Json) -> _Json:
+    def _fetch_artifact_digest_algorithm(self, _: Json) -> Json:
         return {"project": {"artifactType": None}}
 
-    def _run_resume_status(self, asked: _Json) -> _Json:
+    def _run_resume_status(self, asked: Json) -> Json:
         run = self.runs.get(asked["name"])
         if run is None:
-            return {"model": {**_project(), "bucket": None}}
+            return {"model": {**project(), "bucket": None}}
         last = run.rows[max(run.rows)] if run.rows else {}
         status = {
             "id": asked["name"],
@@ -218,9 +189,9 @@ class WandB:
             "notes": None,
             "wandbConfig": json.dumps({"t": 1}),
         }
-        return {"model": {**_project(), "bucket": status}}
+        return {"model": {**project(), "bucket": status}}
 
-    def _upsert_bucket(self, asked: _Json) -> _Json:
+    def _upsert_bucket(self, asked: Json) -> Json:
         name = asked["name"] or asked["id"]
         inserted = name not in self.runs
         run = self.runs.setdefault(name, Run())
@@ -233,26 +204,26 @@ class WandB:
             "description": "",
             "config": json.dumps(run.config),
             "sweepName": None,
-            "project": _project(),
+            "project": project(),
             "historyLineCount": len(run.rows),
         }
         return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
 
-    def _create_run_files(self, asked: _Json) -> _Json:
+    def _create_run_files(self, asked: Json) -> Json:
         files = [
             {"name": name, "uploadUrl": self._url("runs", asked["run"], name)}
             for name in asked["files"]
         ]
         return {"createRunFiles": {"runID": asked["run"], "uploadHeaders": [], "files": files}}
 
-    def _mark_run_files_uploaded(self, _: _Json) -> _Json:
+    def _mark_run_files_uploaded(self, _: Json) -> Json:
         return {"markRunFilesUploaded": {"success": True}}
 
-    def _run_state(self, asked: _Json) -> _Json:
+    def _run_state(self, asked: Json) -> Json:
         state = "finished" if self.runs[asked["run"]].finished else "running"
         return {"project": {"run": {"id": asked["run"], "state": state}}}
 
-    def _create_artifact(self, asked: _Json) -> _Json:
+    def _create_artifact(self, asked: Json) -> Json:
         wanted = asked["input"]
         run = self.runs[wanted["runName"]]
         artifact = Artifact(
@@ -266,7 +237,7 @@ class WandB:
         created = {"id": number, "state": "PENDING", "artifactSequence": sequence}
         return {"createArtifact": {"artifact": created}}
 
-    def _create_artifact_manifest(self, asked: _Json) -> _Json:
+    def _create_artifact_manifest(self, asked: Json) -> Json:
         number = asked["artifactID"]
         file = {
             "id": "manifest",
@@ -275,7 +246,7 @@ class WandB:
         }
         return {"createArtifactManifest": {"artifactManifest": {"id": number, "file": file}}}
 
-    def _update_artifact_manifest(self, asked: _Json) -> _Json:
+    def _update_artifact_manifest(self, asked: Json) -> Json:
         number = asked["artifactManifestID"]
         file = {
             "id": "manifest",
@@ -284,7 +255,7 @@ class WandB:
         }
         return {"updateArtifactManifest": {"artifactManifest": {"id": number, "file": file}}}
 
-    def _create_artifact_files(self, asked: _Json) -> _Json:
+    def _create_artifact_files(self, asked: Json) -> Json:
         edges = []
         for wanted in asked["input"]["artifactFiles"]:
             number, name = wanted["artifactID"], wanted["name"]
@@ -299,42 +270,19 @@ class WandB:
             edges.append({"node": node})
         return {"createArtifactFiles": {"files": {"edges": edges}}}
 
-    def _commit_artifact(self, asked: _Json) -> _Json:
+    def _commit_artifact(self, asked: Json) -> Json:
         _, artifact = self._artifacts[asked["artifactID"]]
         artifact.committed = True
         told = {"id": asked["artifactID"], "digest": artifact.digest}
         return {"commitArtifact": {"artifact": told}}
 
-    def _run(self, asked: _Json) -> _Json:
+    def _run(self, asked: Json) -> Json:
         run = self.runs.get(asked["name"])
         if run is None or (asked["entity"], asked["project"]) != (ENTITY, PROJECT):
             return {"project": None if asked["project"] != PROJECT else {"run": None}}
-        told = {
-            "projectId": "1",
-            "id": asked["name"],
-            "tags": [],
-            "name": asked["name"],
-            "displayName": run.name,
-            "sweepName": None,
-            "state": "finished" if run.finished else "running",
-            "config": json.dumps(run.config),
-            "group": None,
-            "jobType": None,
-            "commit": None,
-            "readOnly": False,
-            "createdAt": NOW,
-            "heartbeatAt": NOW,
-            "description": None,
-            "notes": None,
-            "systemMetrics": "{}",
-            "summaryMetrics": "{}",
-            "historyLineCount": len(run.rows),
-            "user": {"name": "Someone", "username": "someone"},
-            "historyKeys": None,
-        }
-        return {"project": {"run": told}}
+        return {"project": {"run": run_node(asked["name"], run)}}
 
-    def _run_files(self, asked: _Json) -> _Json:
+    def _run_files(self, asked: Json) -> Json:
         run = self.runs[asked["name"]]
         edges = [
             {"node": self._file(asked["name"], name, content), "cursor": name}
@@ -351,7 +299,7 @@ class WandB:
         told = {"fileCount": len(edges), "files": files}
         return {"project": {"internalId": "1", "run": told}}
 
-    def _file(self, run_id: str, name: str, content: bytes) -> _Json:
+    def _file(self, run_id: str, name: str, content: bytes) -> Json:
         url = self._url("runs", run_id, name)
         return {
             "id": name,
@@ -361,28 +309,28 @@ class WandB:
             "sizeBytes": self.told.get(name, len(content)),
             "mimetype": "application/octet-stream",
             "updatedAt": NOW,
-            "md5": _md5(content),
+            "md5": md5(content),
         }
 
-    def _run_output_artifacts(self, asked: _Json) -> _Json:
+    def _run_output_artifacts(self, asked: Json) -> Json:
         run = self.runs[asked["run"]]
         edges = [
-            {"node": _artifact_node(number, artifact)}
+            {"node": artifact_node(number, artifact)}
             for number, (owner, artifact) in self._artifacts.items()
             if owner is run and artifact.committed
         ]
-        artifacts = {"totalCount": len(edges), "pageInfo": _ONE_PAGE, "edges": edges}
+        artifacts = {"totalCount": len(edges), "pageInfo": ONE_PAGE, "edges": edges}
         return {"project": {"run": {"artifacts": artifacts}}}
 
-    def _artifact_by_id(self, asked: _Json) -> _Json:
-        return {"artifact": _artifact_node(asked["id"], self._artifacts[asked["id"]][1])}
+    def _artifact_by_id(self, asked: Json) -> Json:
+        return {"artifact": artifact_node(asked["id"], self._artifacts[asked["id"]][1])}
 
-    def _fetch_artifact_manifest(self, asked: _Json) -> _Json:
+    def _fetch_artifact_manifest(self, asked: Json) -> Json:
         url = self._url("artifacts", asked["id"])
         manifest = {"file": {"directUrl": url}}
         return {"artifact": {"currentManifest": manifest}}
 
-    def _get_artifact_membership_file_urls(self, asked: _Json) -> _Json:
+    def _get_artifact_membership_file_urls(self, asked: Json) -> Json:
         number, artifact = next(
             (number, artifact)
             for number, (_, artifact) in self._artifacts.items()
@@ -398,56 +346,12 @@ class WandB:
             }
             for name in artifact.files
         ]
-        files = {"pageInfo": _ONE_PAGE, "edges": edges}
+        files = {"pageInfo": ONE_PAGE, "edges": edges}
         membership = {"__typename": "ArtifactSequence", "artifactMembership": {"files": files}}
         return {"project": {"artifactCollection": membership}}
 
     def _url(self, *parts: str) -> str:
         return "/".join([self.url, "storage", *(quote(part) for part in parts)])
-
-
-def _project() -> _Json:
-    return {"id": "1", "name": PROJECT, "entity": {"id": "1", "name": ENTITY}}
-
-
-def _artifact_node(number: str, artifact: Artifact) -> _Json:
-    project = {
-        "id": "1",
-        "internalId": "1",
-        "name": PROJECT,
-        "entity": {"name": ENTITY},
-    }
-    return {
-        "__typename": "Artifact",
-        "id": number,
-        "artifactSequence": {
-            "__typename": "ArtifactSequence",
-            "name": artifact.name,
-            "project": project,
-        },
-        "versionIndex": artifact.version,
-        "artifactType": {"name": artifact.kind},
-        "description": None,
-        "metadata": json.dumps(artifact.metadata),
-        "ttlDurationSeconds": -1,
-        "ttlIsInherited": True,
-        "tags": [],
-        "historyStep": None,
-        "state": "COMMITTED",
-        "size": sum(map(len, artifact.files.values())),
-        "digest": artifact.digest,
-        "digestAlgorithm": "MANIFEST_MD5",
-        "commitHash": "0",
-        "fileCount": len(artifact.files),
-        "createdAt": NOW,
-        "updatedAt": None,
-        "aliases": [],
-    }
-
-
-def _md5(content: bytes) -> str:
-    digest = hashlib.md5(content, usedforsecurity=False).digest()
-    return base64.b64encode(digest).decode()
 
 
 def _snake(name: str) -> str:
