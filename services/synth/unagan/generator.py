@@ -47,8 +47,8 @@ class UnaganSettings:
     num_groups: int = 4
     """Groups of the group norms and of the grouped convolutions."""
     slow_channels: int = 0
-    """Channels of the noise that wander, while the others are new in each column; all of them are
-    new as published."""
+    """Channels of the noise that wander, or all if it has fewer; the others are new in each column,
+    as all are as published."""
     slow_seconds: float = 4.0
     """How long the wandering channels remember."""
     mel: MelSettings = field(default_factory=MelSettings)
@@ -67,11 +67,8 @@ class UnaganSettings:
                 f"z_scale_factors {list(self.z_scale_factors)}: positive whole numbers wanted",
                 culprit="z_scale_factors",
             )
-        if not 0 <= self.slow_channels <= self.z_dim:
-            raise InvalidInputError(
-                f"slow_channels {self.slow_channels} is not from 0 to z_dim {self.z_dim}",
-                culprit="slow_channels",
-            )
+        if self.slow_channels < 0:
+            raise InvalidInputError("slow_channels must not be negative", culprit="slow_channels")
         if not 0 < self.slow_seconds < math.inf:
             raise InvalidInputError(
                 f"slow_seconds {self.slow_seconds} is not a length of time", culprit="slow_seconds"
@@ -95,7 +92,8 @@ class UnaganSettings:
     def shaped(self, white: Tensor) -> Tensor:
         """White noise (B, z_dim, T) on the CPU as the generator wants it, of the same shape."""
         column_seconds = self.frames_per_z * self.mel.hop_length / self.mel.sample_rate_hertz
-        return wandering(white, self.slow_channels, self.slow_seconds / column_seconds)
+        channels = min(self.slow_channels, self.z_dim)
+        return wandering(white, channels, self.slow_seconds / column_seconds)
 
     def to_config(self) -> dict[str, Any]:
         """The settings as JSON values."""
