@@ -32,7 +32,7 @@ class SynthSettings(ServiceSettings):
         600.0,
         gt=0,
         le=3600,
-        description="Longest sound made or copied, and sum of a batch. Models of the published size "
+        description="Longest sound made or copied, and sum of a batch. Models of published size "
         "take 1.5 GiB of memory for ten minutes, and 80 MiB for each further one.",
     )
     queue_capacity: int = Field(8, ge=1, description="Calls that may wait for the device.")

@@ -8,6 +8,7 @@ computed alike on any number of threads, so a sound's bytes do not depend on the
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Barrier
 
 import torch
 
@@ -20,8 +21,8 @@ def lone_threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(
         count, thread_name_prefix="synth", initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        try:
-            yield pool
-        finally:
-            # Threads that first use PyTorch from now on take the number that was set last.
-            torch.set_num_threads(usual)
+        started = Barrier(count)
+        list(pool.map(lambda _: started.wait(), range(count)))
+        # Threads elsewhere that first use PyTorch from now on take the number that was set last.
+        torch.set_num_threads(usual)
+        yield pool
