@@ -58,7 +58,8 @@ PRESETS: Mapping[str, MelGanTraining] = {
         validation_share=0.2,
     ),
     # The published width; spectra teach from the first step, the verdict joins when there is
-    # something to judge. No value here was tuned: these are what vocoders after MelGAN took.
+    # something to judge. Nothing here was tuned: rates are what vocoders after MelGAN took, and
+    # spectral weights those of `small`.
     "single-gpu": MelGanTraining(
         generator=MelGanSettings(variant="original", excitation=True),
         augmentation=Augmentation(gain_decibels=6.0),
@@ -70,8 +71,9 @@ PRESETS: Mapping[str, MelGanTraining] = {
         betas=(0.8, 0.99),
         schedule="cosine",
         learning_rate_floor=0.01,
+        max_gradient_norm=10.0,
         mel_weight=15.0,
-        stft_weight=2.0,
+        stft_weight=5.0,
         adversarial_from_step=10_000,
         fit_to_data=True,
         average_decay=0.999,
