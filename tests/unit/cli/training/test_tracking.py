@@ -167,7 +167,7 @@ def sync(folder: Path, server: WandB) -> None:
         env=os.environ | server.environment,
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -179,7 +179,7 @@ def run(code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         check=False,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 
