@@ -17,12 +17,12 @@ def card(record: Record, course: Course, config: Mapping[str, Any]) -> str:
     `config` is the trainer's. What judging finds out is added at the end.
     """
     training = config["training"]
-    planned = record.steps or training.get("steps")
+    planned = f" of {record.steps}" if record.steps else ""
     rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(course.figures.items()))
     settings = "\n".join(f"| {name} | {value} |" for name, value in _flat(record.settings))
     return (
         f"# {record.family} {record.id}, step {course.validated}\n\n"
-        f"Trained on {record.corpus}, {course.validated} of {planned} steps, "
+        f"Trained on {record.corpus}, {course.validated}{planned} steps, "
         f"{course.seconds:.0f} s of training. The best step is chosen on held-out sound.\n\n"
         f"- Corpus: {len(record.files)} files, SHA-256 of names and contents "
         f"`{record.corpus_sha256}`\n"
