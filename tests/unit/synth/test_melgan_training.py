@@ -253,19 +253,6 @@ def test_half_precision_learns_much_the_same_in_float32_weights(
         assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
-# What torch says of itself when its compiler is loaded.
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.slow
-def test_a_compiled_training_takes_the_same_course() -> None:
-    compiled = trainer(replace(TINY, precision=Precision(compile=True)))
-    plain = trainer()
-    for _ in range(2):
-        one, other = compiled.step(), plain.step()
-    for name, value in other.items():
-        assert float(one[name]) == pytest.approx(float(value), rel=1e-3, abs=1e-4), name
-    assert list(compiled.state_dict()["generator"]) == list(plain.state_dict()["generator"])
-
-
 def test_the_files_kept_back_and_all_settings_are_in_the_config() -> None:
     training = trainer()
     recorded = training.config()["training"]
