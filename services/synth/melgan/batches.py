@@ -12,34 +12,28 @@ import torch
 from torch import Tensor
 
 from services.synth.clips import Clip
-from services.synth.mel import MelSpectrogram
 from services.synth.melgan.generator import Generator
 from services.synth.melgan.training_settings import MelGanTraining
 
 
 class Batch(NamedTuple):
-    """Crops and what the generator gets to copy them by."""
+    """Crops, and the chance that their copies are excited by."""
 
     real: Tensor
     """(B, 1, crop_samples) float32."""
-    mel: Tensor
-    """(B, n_mels, frames) float32."""
-    excitation: Tensor | None
-    """What `Generator.excite` gives for these mels."""
+    turns: Tensor | None
+    """What `Excitation.draw_turns` gives, where the generator is excited."""
 
     def pinned(self) -> "Batch":
         """In memory that a GPU can read by itself."""
-        excitation = None if self.excitation is None else self.excitation.pin_memory()
-        return Batch(self.real.pin_memory(), self.mel.pin_memory(), excitation)
+        return Batch(
+            self.real.pin_memory(), None if self.turns is None else self.turns.pin_memory()
+        )
 
     def to(self, device: torch.device) -> "Batch":
         """On that device, which is not waited for."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        excitation = None if self.excitation is None else moved(self.excitation)
-        return Batch(moved(self.real), moved(self.mel), excitation)
+        turns = None if self.turns is None else self.turns.to(device, non_blocking=True)
+        return Batch(self.real.to(device, non_blocking=True), turns)
 
 
 class Batches:
@@ -50,9 +44,8 @@ class Batches:
     ) -> None:
         self._settings = settings
         self._clips = clips
-        self._excite = generator.excite
+        self._excitation = generator.excitation
         self._seed = seed
-        self._mel = MelSpectrogram(settings.generator.mel)
 
     def crops(self, step: int, items: Sequence[int] | None = None) -> Tensor:
         """(items, 1, crop_samples) float32: those items of the batch of that step, or all.
@@ -76,8 +69,10 @@ class Batches:
         return torch.from_numpy(np.stack(crops)[:, None])
 
     def batch(self, step: int, items: Sequence[int]) -> Batch:
-        """Those items of the batch of that step, each excited by chance of its own."""
+        """Those items of the batch of that step, each with chance of its own."""
         real = self.crops(step, items)
-        mel = self._mel(real)
+        if self._excitation is None:
+            return Batch(real, None)
         first = (self._seed * 1_000_003 + step) * self._settings.batch_size
-        return Batch(real, mel, self._excite(mel, [(first + item) % 2**64 for item in items]))
+        turns = self._excitation.draw_turns([(first + item) % 2**64 for item in items])
+        return Batch(real, turns)

@@ -209,18 +209,26 @@ class Generator(nn.Module):
             channels //= 2
         self.last = _edge_convolution(channels, 1)
         self.activation = nn.LeakyReLU(LEAK)
-        self._excitation = Excitation(settings.mel) if settings.excitation else None
+        self.excitation = Excitation(settings.mel) if settings.excitation else None
 
     def excite(self, mel: Tensor, seeds: Sequence[int]) -> Tensor | None:
-        """The excitation (B, hop_length, frames) float32 of `mel`, (B, n_mels, frames); or None.
+        """The excitation of `mel`, (B, n_mels, frames), for `forward`; or None.
 
-        Column t holds the samples of frame t, so that it is cut by frames like the mel. Item i
-        comes from `seeds[i]`. It is computed, and stays, on the CPU: call it where a device need
-        not be waited for.
+        What is random in that of item i comes from `seeds[i]`, drawn on the CPU.
         """
-        if self._excitation is None:
+        if self.excitation is None:
             return None
-        waves = torch.from_numpy(self._excitation(mel.detach().cpu().float().numpy(), seeds))
+        return self.excite_from(mel, self.excitation.draw_turns(seeds).to(mel.device))
+
+    def excite_from(self, mel: Tensor, turns: Tensor | None) -> Tensor | None:
+        """The same from what `Excitation.draw_turns` gave, which is on the device of `mel`.
+
+        Returns (B, hop_length, frames) float32: column t holds the samples of frame t, so that it
+        is cut by frames like the mel.
+        """
+        if self.excitation is None or turns is None:
+            return None
+        waves: Tensor = self.excitation(mel, turns)
         return waves.reshape(len(waves), -1, self.settings.mel.hop_length).mT
 
     def forward(self, mel: Tensor, excitation: Tensor | None = None) -> Tensor:
@@ -254,7 +262,9 @@ class Generator(nn.Module):
         x = self.recurrence(self.activation(self.first(mel)))
         for upsampling in self.upsamplings:
             x = self.activation(upsampling(x, wave))
-        x = self.last(x)
+        # Half precision would round the samples themselves to 8 bits.
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.last(x.float())
         return torch.tanh(x if wave is None else x + wave)
 
     def remove_weight_norm(self) -> Self:
@@ -272,8 +282,6 @@ def vocode(generator: Generator, mel: Tensor, seeds: Sequence[int] | None = None
     settings have an excitation, that of item i comes from `seeds[i]`, 0 if none are given.
     """
     excitation = generator.excite(mel, seeds or [0] * len(mel))
-    if excitation is not None:
-        excitation = excitation.to(mel.device)
     # Unless told so, cuDNN may choose by a race, and sums of another order differ in last bits.
     with (
         torch.inference_mode(),

@@ -73,7 +73,7 @@ class MelGanTrainer:
         if settings.fit_to_data:
             # All of the batch on every device, so that all begin alike.
             whole = self.batches.batch(0, range(settings.batch_size))
-            real, mel, excitation = whole.to(self.device)
+            real, mel, excitation = self._prepared(whole)
             loudness = float(real.square().mean().sqrt())
             fit_to_data(self.generator, mel, excitation, loudness=loudness)
         self.average = averaged(self.generator) if settings.average_decay else None
@@ -104,7 +104,7 @@ class MelGanTrainer:
         settings = self.settings
         if self._feed is None:
             self._feed = Feed(self._ready, self.steps)
-        batch = self._feed.next().to(self.device)
+        batch = self._feed.next()
         rate = learning_rate(
             self.steps,
             settings.learning_rate,
@@ -124,7 +124,7 @@ class MelGanTrainer:
 
     def _update(self, batch: Batch) -> dict[str, Tensor]:
         settings = self.settings
-        real, mel, excitation = batch
+        real, mel, excitation = self._prepared(batch)
         half = settings.precision.autocast(self.device)
         with half:
             fake = self._generate(mel, excitation)
@@ -159,6 +159,13 @@ class MelGanTrainer:
         )
         self._scaler.update()
         return figures
+
+    def _prepared(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Crops, their mels and excitations on the device."""
+        real, turns = batch.to(self.device)
+        with torch.no_grad():
+            mel = self.mel(real)
+        return real, mel, self.generator.excite_from(mel, turns)
 
     def _descend(
         self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer
