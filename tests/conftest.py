@@ -183,7 +183,7 @@ def trained_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from services.predictor.training_settings import PredictorTraining
     from services.runtime.model_store import ModelStore
     from services.runtime.object_store.folder import FolderStore
-    from services.synth.clips import Clip
+    from services.synth.corpus.clips import Clip
     from services.synth.mel import MelSettings
     from services.synth.melgan.discriminator import DiscriminatorSettings
     from services.synth.melgan.generator import MelGanSettings

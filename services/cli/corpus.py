@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from services.synth.array_cache import ArrayCache
-    from services.synth.clips import Clip
+    from services.synth.corpus.array_cache import ArrayCache
+    from services.synth.corpus.clips import Clip
 
 AUDIO = "audio/"
 DATABASES_SHOWN = 10
@@ -186,7 +186,7 @@ def prepared(
     What is left out is told. Raises what `prepare_clips` raises, for one InvalidInputError if
     nothing is left.
     """
-    from services.synth.preparation import prepare_clips
+    from services.synth.corpus.preparation import prepare_clips
 
     return prepare_clips(
         corpus.recordings,

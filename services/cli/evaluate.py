@@ -101,7 +101,7 @@ def _evaluate(
     from services.runtime.model_store import ModelStore
     from services.runtime.object_store.opening import open_store
     from services.runtime.settings import RuntimeSettings, load
-    from services.synth.array_cache import ArrayCache
+    from services.synth.corpus.array_cache import ArrayCache
 
     if (recorded is None) == (not database):
         raise typer.BadParameter("give either --recorded FOLDER or --database NAME")
@@ -126,7 +126,7 @@ def _evaluate(
 
 def _voice(models: "ModelStore", version: "ModelVersion", melgan_id: str) -> "ModelVersion | None":
     """The MelGAN, seen to fit before recordings are read."""
-    from services.synth.generation import refuse_other_mels
+    from services.synth.generation.synthesizer import refuse_other_mels
     from services.synth.mel import MelSettings
 
     if not melgan_id:

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import torch
 
 from services.errors import ConfigurationError
+from services.synth.generation.vocoding import Vocoder
 from services.synth.melgan import generator as melgan
 from services.synth.unagan import generator as unagan
-from services.synth.vocoding import Vocoder
 
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
 

@@ -15,7 +15,7 @@ from services.errors import ConflictError, CorruptObjectError, NotFoundError, Un
 from services.runtime.messages import ref_to_message
 from services.runtime.model_store import ModelVersion
 from services.runtime.object_store.port import File, ObjectStore, StoredObject
-from services.synth.generation import ALGORITHM, FloatArray
+from services.synth.generation.synthesizer import ALGORITHM, FloatArray
 from services.temporary import temporary_room
 
 # A sound made in other company differs in last bits, so that one of 16 may round to its neighbour.

@@ -20,8 +20,8 @@ from services.runtime.device_queue import Checkpoint, DeviceQueue
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.status import status_of
-from services.synth.bulk import Outcome, generate_each
-from services.synth.generation import FloatArray, Synthesizer, copied
+from services.synth.generation.bulk import Outcome, generate_each
+from services.synth.generation.synthesizer import FloatArray, Synthesizer, copied
 from services.synth.loaded import LoadedModels, StoredModel, open_device
 from services.synth.records import Answers, AnswerT, AudioRequest, write_sound
 from services.synth.settings import SynthSettings

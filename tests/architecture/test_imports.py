@@ -67,7 +67,7 @@ def test_no_noun_imports_anything_heavy_by_its_name_alone() -> None:
         ("predictor/port.py", "import librosa"),
         ("descriptor/mfcc.py", "import services.query"),
         ("playback/mixer.py", "import grpc"),
-        ("synth/generation.py", "import services.runtime.settings"),
+        ("synth/generation/synthesizer.py", "import services.runtime.settings"),
         ("runtime/settings.py", "import services.synth"),
         ("audio/track.py", "import soundfile"),
         ("gateway/settings.py", "import services.cli"),

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import torch
 
+from services.synth.generation.vocoding import Vocoder
+from services.synth.generation.workload import multiplications_per_second
 from services.synth.melgan.generator import Generator, MelGanSettings
-from services.synth.vocoding import Vocoder
-from services.synth.workload import multiplications_per_second
 
 BATCHES = (1, 4, 16, 64)
 SECONDS = 30

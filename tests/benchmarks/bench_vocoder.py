@@ -14,13 +14,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from services.synth.generation.vocoding import Vocoder
 from services.synth.melgan.generator import (
     Generator,
     MelGanSettings,
     load_generator,
     save_generator,
 )
-from services.synth.vocoding import Vocoder
 
 WANTED_RATIO = 1.8
 TOLERANCE = 1e-4

@@ -24,10 +24,10 @@ from services.runtime.interceptors.errors import ErrorInterceptor
 from services.runtime.messages import ref_to_message
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
-from services.synth.interruption import BidirectionalGRU
 from services.synth.mel import MelSettings
 from services.synth.melgan.generator import Generator as Vocoder
 from services.synth.melgan.generator import MelGanSettings, save_generator
+from services.synth.recurrence import BidirectionalGRU
 from services.synth.servicer import SynthServicer
 from services.synth.settings import SynthSettings
 from services.synth.unagan.generator import UnaganSettings, build_generator

@@ -10,8 +10,8 @@ from services.cli.training.trainer import Trainer
 from services.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from services.synth.array_cache import ArrayCache
-    from services.synth.clips import Clip
+    from services.synth.corpus.array_cache import ArrayCache
+    from services.synth.corpus.clips import Clip
     from services.synth.training.world import World
 
 

@@ -8,7 +8,7 @@ from services.cli.training.pictures import spectrogram_picture
 from services.runtime.model_store import ModelStore, ModelVersion
 
 if TYPE_CHECKING:
-    from services.synth.clips import Clip
+    from services.synth.corpus.clips import Clip
     from services.synth.evaluation.copy_synthesis import CopySynthesis
     from services.synth.evaluation.generated_sound import GeneratedSound
     from services.synth.evaluation.judgement import Judgement

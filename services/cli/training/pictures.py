@@ -46,7 +46,8 @@ def spectrogram_picture(rows: "Sequence[Sequence[Panel]]", seconds_per_frame: fl
             axes.set_ylabel("Mel band", fontsize=8)
             axes.set_xlabel("Time (s)", fontsize=8)
             axes.tick_params(labelsize=7)
-    figure.colorbar(image, ax=list(grid.flat), label="Level (dB)", pad=0.01, fraction=0.03)
+    if image is not None:
+        figure.colorbar(image, ax=list(grid.flat), label="Level (dB)", pad=0.01, fraction=0.03)
     target = io.BytesIO()
     # No Software entry either: it would change with matplotlib's version alone.
     figure.savefig(target, format="png", metadata={"Software": None})

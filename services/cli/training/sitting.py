@@ -59,7 +59,7 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
     """
     from services.cli.training.fit import Plan, fit
     from services.cli.training.keeper import Keeper
-    from services.synth.array_cache import ArrayCache
+    from services.synth.corpus.array_cache import ArrayCache
     from services.synth.training.world import joined
 
     reporter, records = workshop.progress, Records(workshop.store)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.errors import InvalidInputError
-from services.synth.clips import Clip
+from services.synth.corpus.clips import Clip
 from services.synth.evaluation.excerpts import excerpts, seconds_of
 from services.synth.evaluation.griffin_lim import ITERATIONS, griffin_lim
 from services.synth.evaluation.judgement import (
@@ -21,7 +21,7 @@ from services.synth.evaluation.judgement import (
     weighted_mean,
 )
 from services.synth.evaluation.spectral_distance import stft_distance
-from services.synth.generation import ready, resynthesize
+from services.synth.generation.synthesizer import ready, resynthesize
 from services.synth.melgan.generator import Generator
 
 

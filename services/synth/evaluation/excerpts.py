@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from services.errors import InvalidInputError
-from services.synth.clips import Clip
+from services.synth.corpus.clips import Clip
 
 
 def excerpts(

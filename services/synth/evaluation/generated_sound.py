@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.errors import InvalidInputError
-from services.synth.clips import Clip
+from services.synth.corpus.clips import Clip
 from services.synth.evaluation.excerpts import excerpts, seconds_of
 from services.synth.evaluation.frechet import (
     Frames,
@@ -20,7 +20,7 @@ from services.synth.evaluation.frechet import (
 )
 from services.synth.evaluation.griffin_lim import griffin_lim
 from services.synth.evaluation.judgement import Judgement, Panel, Progress, log_mel, silently
-from services.synth.generation import Synthesizer
+from services.synth.generation.synthesizer import Synthesizer
 from services.synth.melgan.generator import Generator
 from services.synth.unagan.generator import Unagan
 

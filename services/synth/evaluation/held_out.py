@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.errors import InvalidInputError, NotFoundError
-from services.synth.clips import Clip, split_clips
+from services.synth.corpus.clips import Clip, split_clips
 
 
 def divided(config: Mapping[str, Any], clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:

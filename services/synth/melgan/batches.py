@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from services.synth.clips import Clip
+from services.synth.corpus.clips import Clip
 from services.synth.melgan.generator import Generator
 from services.synth.melgan.training_settings import MelGanTraining
 

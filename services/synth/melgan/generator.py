@@ -17,9 +17,9 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from services.errors import CorruptObjectError, InvalidInputError, SettingsMismatchError
-from services.synth.interruption import BidirectionalGRU
 from services.synth.mel import MelSettings
 from services.synth.melgan.excitation import Excitation
+from services.synth.recurrence import BidirectionalGRU
 
 Variant = Literal["original", "gru"]
 

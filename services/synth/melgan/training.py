@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from services.synth.clips import Clip, split_clips
-from services.synth.feeding import Feed
+from services.synth.corpus.clips import Clip, split_clips
 from services.synth.mel import MelSpectrogram
 from services.synth.melgan.batches import Batch, Batches
 from services.synth.melgan.discriminator import Discriminator
@@ -28,6 +27,7 @@ from services.synth.melgan.losses import (
 from services.synth.melgan.training_settings import MelGanTraining
 from services.synth.melgan.validation import CopySynthesis
 from services.synth.training.averaging import averaged, follow
+from services.synth.training.feeding import Feed
 from services.synth.training.resumption import refuse_other_settings
 from services.synth.training.schedule import learning_rate
 from services.synth.training.world import ALONE, World

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from services.errors import SettingsMismatchError
-from services.synth.augmentation import Augmentation
+from services.synth.corpus.augmentation import Augmentation
 from services.synth.melgan.discriminator import DiscriminatorSettings
 from services.synth.melgan.generator import MelGanSettings
 from services.synth.training.precision import Precision

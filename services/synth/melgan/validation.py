@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from services.synth.clips import Clip
+from services.synth.corpus.clips import Clip
 from services.synth.mel import MelSpectrogram
 from services.synth.melgan.generator import Generator, MelGanSettings, vocode
 

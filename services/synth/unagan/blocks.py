@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from services.synth.interruption import BidirectionalGRU
+from services.synth.recurrence import BidirectionalGRU
 
 KERNEL_SIZE = 3
 LEAKY_SLOPE = 0.01

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from services.synth.array_cache import ArrayCache
-from services.synth.clips import Clip
+from services.synth.corpus.array_cache import ArrayCache
+from services.synth.corpus.clips import Clip
+from services.synth.corpus.mel_preparation import PreparedMel, peak_normalised, prepare_mels
 from services.synth.mel import MelSpectrogram
-from services.synth.mel_preparation import PreparedMel, peak_normalised, prepare_mels
 from services.synth.unagan.training_settings import UnaganTraining
 
 # 0.01 of log10 is 0.2 dB: a band that hardly moves is not blown up to what is heard.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from services.errors import NotFoundError
-from services.synth.augmentation import Augmentation
+from services.synth.corpus.augmentation import Augmentation
 from services.synth.mel import MelSettings
 from services.synth.training.precision import Precision
 from services.synth.unagan.generator import UnaganSettings

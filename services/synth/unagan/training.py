@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from services.errors import InvalidInputError
-from services.synth.array_cache import ArrayCache
-from services.synth.augmentation import Augmentation
-from services.synth.clips import Clip, split_clips
-from services.synth.feeding import Feed
+from services.synth.corpus.array_cache import ArrayCache
+from services.synth.corpus.augmentation import Augmentation
+from services.synth.corpus.clips import Clip, split_clips
 from services.synth.training.averaging import averaged, follow
+from services.synth.training.feeding import Feed
 from services.synth.training.resumption import refuse_other_settings
 from services.synth.training.schedule import learning_rate
 from services.synth.training.world import ALONE, World

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from services.errors import InvalidInputError
-from services.synth.augmentation import Augmentation
+from services.synth.corpus.augmentation import Augmentation
 from services.synth.training.precision import Precision
 from services.synth.training.schedule import Schedule
 from services.synth.unagan.generator import UnaganSettings

@@ -24,7 +24,7 @@ from services.errors import (
 )
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.object_store.port import checked_key
-from services.synth.array_cache import ArrayCache
+from services.synth.corpus.array_cache import ArrayCache
 
 
 def place(folder: Path, *names: str) -> Path:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from services.errors import CancelledError
-from services.synth.interruption import BLOCK_STEPS, BidirectionalGRU
+from services.synth.recurrence import BLOCK_STEPS, BidirectionalGRU
 
 
 @pytest.mark.parametrize(
