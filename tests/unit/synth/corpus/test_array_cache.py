@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from services.errors import StorageFullError, UnavailableError
-from services.synth import array_cache
+from services.synth.corpus import array_cache
 from services.synth.corpus.array_cache import Append, ArrayCache, Facts
 from tests.full_disk import files_of_at_most
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from services.errors import InvalidInputError
-from services.synth import clips
+from services.synth.corpus import clips
 from services.synth.corpus.clips import Clip, split_clips
 
 

@@ -1,7 +1,7 @@
 """A sound of the published size, made in a process of its own; prints by how many MiB it grew.
 
-Run as `python -m tests.unit.synth.generation.sounding SECONDS VARIANT NETWORKS`, NETWORKS being `both` or
-`vocoder`.
+Run as `python -m tests.unit.synth.generation.sounding SECONDS VARIANT NETWORKS`, NETWORKS being
+`both` or `vocoder`.
 """
 
 import resource

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from services.errors import CancelledError, InvalidInputError
-from services.synth import bulk
+from services.synth.generation import bulk
 from services.synth.generation.bulk import generate_each
 from services.synth.generation.synthesizer import Synthesizer
 from services.synth.mel import MelSettings

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from services.errors import CancelledError, InvalidInputError
-from services.synth import vocoding
+from services.synth.generation import vocoding
 from services.synth.generation.vocoding import CPU_CHUNK_FRAMES, Vocoder
 from services.synth.mel import MelSettings
 from services.synth.melgan.generator import Generator, MelGanSettings
