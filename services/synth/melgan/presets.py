@@ -38,7 +38,7 @@ PRESETS: Mapping[str, MelGanTraining] = {
         adversarial_from_step=5000,
         fit_to_data=True,
     ),
-    # Small enough to lie in a repository, and trained within an hour or two on one CPU core.
+    # Small enough to lie in a repository, and trained in half an hour on one CPU core.
     "small": MelGanTraining(
         generator=replace(NARROW, n_residual_layers=2),
         discriminator=DiscriminatorSettings(ndf=8, max_channels=128),

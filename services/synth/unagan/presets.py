@@ -31,7 +31,7 @@ PRESETS: Mapping[str, UnaganTraining] = {
     # The same for an hour on one CPU; the model that lies in the repository.
     "small": UnaganTraining(
         networks=UnaganSettings(middle_dim=96, slow_channels=8),
-        steps=4000,
+        steps=2000,
         segment_seconds=1.0,
         batch_size=8,
         learning_rate=1e-3,
