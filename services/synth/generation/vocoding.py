@@ -88,7 +88,7 @@ class Vocoder:
                 f"{self.settings.shortest_frames} frames"
             )
         checkpoint()
-        excitation = self._generator.excite(mel, seeds or [0] * len(mel))
+        excitation = self._generator.excite(mel, seeds or [0] * len(mel), checkpoint)
         # As it came, its samples lie one after the other.
         wave = None if excitation is None else excitation.mT.flatten(1).to(self.device)
         source = mel.permute(2, 0, 1).contiguous()

@@ -6,7 +6,7 @@ frame, and the bins around it turn with it: Beauregard, Harish & Wyse, "Single P
 Inversion" (DSP 2015). The generator hears the result beside the mel and mends it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import librosa
 import numpy as np
@@ -59,15 +59,19 @@ class Excitation(nn.Module):
         return torch.from_numpy(np.stack(drawn))
 
     @torch.no_grad()
-    def forward(self, mel: Tensor, turn: Tensor) -> Tensor:
+    def forward(
+        self, mel: Tensor, turn: Tensor, checkpoint: Callable[[], None] = lambda: None
+    ) -> Tensor:
         """The waveforms (B, frames * hop_length), float32, of log10 mels (B, n_mels, frames).
 
-        `turn` is what `draw_turns` gives, on the device of `mel`.
+        `turn` is what `draw_turns` gives, on the device of `mel`. `checkpoint` is called before
+        every BLOCK_FRAMES and raises to stop.
         """
         n_fft, hop = self.settings.n_fft, self.settings.hop_length
         frames = mel.shape[2]
         sound = mel.new_zeros(len(mel), (frames - 1) * hop + n_fft)
         for start in range(0, frames, BLOCK_FRAMES):
+            checkpoint()
             magnitudes = self._magnitudes(mel[:, :, start : start + BLOCK_FRAMES])
             turns, turn = self._turns(magnitudes, turn)
             spectrum = torch.polar(magnitudes, turns.mul_(2 * torch.pi).float())

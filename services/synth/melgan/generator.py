@@ -5,7 +5,7 @@ bidirectional recurrent layer before the first upsampling.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast, get_args
 
@@ -54,10 +54,10 @@ class MelGanSettings:
             raise SettingsMismatchError(
                 f"MelGAN: variant {self.variant!r} is neither of {', '.join(get_args(Variant))}"
             )
-        if self.ngf < 1 or self.n_residual_layers < 0 or any(ratio < 1 for ratio in self.ratios):
+        if self.ngf < 1 or self.n_residual_layers < 0 or any(ratio < 2 for ratio in self.ratios):
             raise SettingsMismatchError(
                 f"MelGAN: ngf {self.ngf}, n_residual_layers {self.n_residual_layers} and ratios "
-                f"{list(self.ratios)} must be positive"
+                f"{list(self.ratios)} must be positive, and each ratio at least 2"
             )
         if math.prod(self.ratios) != self.mel.hop_length:
             raise SettingsMismatchError(
@@ -211,16 +211,22 @@ class Generator(nn.Module):
         self.activation = nn.LeakyReLU(LEAK)
         self.excitation = Excitation(settings.mel) if settings.excitation else None
 
-    def excite(self, mel: Tensor, seeds: Sequence[int]) -> Tensor | None:
+    def excite(
+        self, mel: Tensor, seeds: Sequence[int], checkpoint: Callable[[], None] = lambda: None
+    ) -> Tensor | None:
         """The excitation of `mel`, (B, n_mels, frames), for `forward`; or None.
 
-        What is random in that of item i comes from `seeds[i]`, drawn on the CPU.
+        What is random in that of item i comes from `seeds[i]`, drawn on the CPU. `checkpoint` is
+        called every some seconds of sound and raises to stop.
         """
         if self.excitation is None:
             return None
-        return self.excite_from(mel, self.excitation.draw_turns(seeds).to(mel.device))
+        turns = self.excitation.draw_turns(seeds).to(mel.device)
+        return self.excite_from(mel, turns, checkpoint)
 
-    def excite_from(self, mel: Tensor, turns: Tensor | None) -> Tensor | None:
+    def excite_from(
+        self, mel: Tensor, turns: Tensor | None, checkpoint: Callable[[], None] = lambda: None
+    ) -> Tensor | None:
         """The same from what `Excitation.draw_turns` gave, which is on the device of `mel`.
 
         Returns (B, hop_length, frames) float32: column t holds the samples of frame t, so that it
@@ -228,7 +234,7 @@ class Generator(nn.Module):
         """
         if self.excitation is None or turns is None:
             return None
-        waves: Tensor = self.excitation(mel, turns)
+        waves: Tensor = self.excitation(mel, turns, checkpoint)
         return waves.reshape(len(waves), -1, self.settings.mel.hop_length).mT
 
     def forward(self, mel: Tensor, excitation: Tensor | None = None) -> Tensor:
