@@ -1,4 +1,4 @@
-"""Generated sound: what an UNAGAN sings, judged beside recordings that it never heard."""
+"""Generated sound: what an UNAGAN sings, judged beside held-out recordings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from services.synth.evaluation.excerpts import excerpts, seconds_of
 from services.synth.evaluation.frechet import (
     Frames,
     Gaussian,
+    Standard,
     frechet_distance,
     half_to_half,
     mfcc_frames,
@@ -21,6 +22,7 @@ from services.synth.evaluation.frechet import (
 from services.synth.evaluation.griffin_lim import griffin_lim
 from services.synth.evaluation.judgement import Judgement, Panel, Progress, log_mel, silently
 from services.synth.generation.synthesizer import Synthesizer
+from services.synth.mel import MelSettings
 from services.synth.melgan.generator import Generator
 from services.synth.unagan.generator import Unagan
 
@@ -66,8 +68,10 @@ def judge_unagan(
 ) -> Judgement:
     """Judges by clips at the model's rate; Griffin-Lim voices the mels where there is no vocoder.
 
-    All distances are of MFCC frames of sounds whose peaks are brought to 1, since so UNAGAN hears
-    its corpus; silent ones have none and are only counted.
+    All distances are of MFCC frames of sounds whose peaks are brought to 1, as in the training;
+    silent ones have none and are only counted. Each coefficient is standardised by its mean and
+    deviation over all recordings, training and held-out together, for all distances alike, so
+    figures are in squared deviations of that corpus and are not comparable between corpora.
 
     - `frechet_distance`: generated against held-out sound;
     - `frechet_distance_training`: training against held-out sound, which is what a model would get
@@ -90,46 +94,58 @@ def judge_unagan(
     known, new = (_audible(clips, rate, settings) for clips in (training, held_out))
     if not new:
         raise InvalidInputError("the held-out recordings are silent: there is nothing to judge by")
-    sing = (
+    voice = (
         _griffin_lim_voice(unagan)
         if vocoder is None
         else Synthesizer(unagan, vocoder, unagan_id=unagan_id, melgan_id=vocoder_id).generate
     )
-    sounds = _sung(sing, round(settings.seconds * rate), settings, progress)
-    heard = [sound for sound in sounds if np.abs(sound).max() >= settings.silent_below]
+    sounds = _sung(voice, round(settings.seconds * rate), settings, progress)
+    audible = [sound for sound in sounds if np.abs(sound).max() >= settings.silent_below]
     figures = {
         "frechet_items": float(len(sounds)),
-        "silent_share": 1 - len(heard) / len(sounds),
+        "silent_share": 1 - len(audible) / len(sounds),
         "clipped_share": float(np.mean([_clipped(sound, settings) for sound in sounds])),
-        **_distances(heard, known, new, rate, settings),
+        **_distances(audible, known, new, rate, settings),
     }
-    voice = "Griffin-Lim" if vocoder is None else vocoder_id
-    remark = (
-        f"Generated: {len(sounds)} sounds of {settings.seconds:g} s, seeds {settings.seed} to "
-        f"{settings.seed + len(sounds) - 1}, voiced by {voice}. Held out: {len(new)}, "
+    remarks = _remarks(known, new, rate, settings, vocoder_id if vocoder else "Griffin-Lim")
+    rows = _rows(sounds, [*new, *known], mel, settings)
+    return Judgement(figures, remarks, rows, mel.hop_length / rate)
+
+
+def _remarks(
+    known: Sequence[Clip], new: Sequence[Clip], rate: int, settings: GeneratedSound, voice: str
+) -> list[str]:
+    return [
+        f"Generated: {settings.items} sounds of {settings.seconds:g} s, seeds {settings.seed} to "
+        f"{settings.seed + settings.items - 1}, voiced by {voice}. Held out: {len(new)}, "
         f"{seconds_of(new, rate):.1f} s; of the training: {len(known)}, "
-        f"{seconds_of(known, rate):.1f} s. Fréchet distance of 13 MFCCs, peaks at 1; half to half: "
-        f"mean of {settings.splits} splits by file. Lower is better, but for the spread."
-    )
-    legend = (
+        f"{seconds_of(known, rate):.1f} s. Fréchet distance of 13 MFCCs, peaks at 1, each "
+        "coefficient standardised by its mean and deviation over all these recordings; half to "
+        f"half: mean of {settings.splits} splits by file. Lower is better, but for the spread.",
         "`frechet_distance` is that of generated from held-out sound, `…_corpus` that from all "
         "recordings, `…_training` that of the training's own recordings from the held-out ones, "
-        "`…_noise` that of white noise as loud."
-    )
-    length = round(settings.seconds * rate)
-    # Held-out ones first, and others where they are few.
-    beside = [*new, *known][: settings.pictured]
-    rows = [
+        "`…_noise` that of white noise as loud.",
+    ]
+
+
+def _rows(
+    sounds: Sequence[FloatArray],
+    recordings: Sequence[Clip],
+    mel: MelSettings,
+    settings: GeneratedSound,
+) -> list[list[Panel]]:
+    """The first recordings, which are the held-out ones, above the first generated sounds."""
+    length = round(settings.seconds * mel.sample_rate_hertz)
+    return [
         [
             Panel(f"recording: {clip.name}", log_mel(_at_full_scale(clip)[:length], mel))
-            for clip in beside
+            for clip in recordings[: settings.pictured]
         ],
         [
             Panel(f"generated, seed {settings.seed + number}", log_mel(sound, mel))
             for number, sound in enumerate(sounds[: settings.pictured])
         ],
     ]
-    return Judgement(figures, [remark, legend], rows, mel.hop_length / rate)
 
 
 def _sung(
@@ -149,19 +165,21 @@ def _sung(
 
 
 def _distances(
-    heard: Sequence[FloatArray],
+    audible: Sequence[FloatArray],
     known: Sequence[Clip],
     new: Sequence[Clip],
     rate: int,
     settings: GeneratedSound,
 ) -> dict[str, float]:
     """The Fréchet distances and the spread, as far as there is sound for them."""
-    known_frames, new_frames = (
+    known_raw, new_raw = (
         [mfcc_frames(clip.samples, rate) for clip in group] for group in (known, new)
     )
+    standard = Standard.of(known_raw + new_raw)
+    known_frames, new_frames = standard.apply(known_raw), standard.apply(new_raw)
     corpus = known_frames + new_frames
     held_out = Gaussian.of(new_frames)
-    noise = Gaussian.of(_noise_frames(new, rate, settings))
+    noise = Gaussian.of(standard.apply(_noise_frames(new, rate, settings)))
     figures = {
         "frechet_distance_half_to_half": half_to_half(
             corpus, splits=settings.splits, seed=settings.seed
@@ -171,8 +189,8 @@ def _distances(
     if known_frames:
         training = Gaussian.of(known_frames)
         figures["frechet_distance_training"] = frechet_distance(training, held_out)
-    if heard:
-        own_frames = [mfcc_frames(sound, rate) for sound in heard]
+    if audible:
+        own_frames = standard.apply([mfcc_frames(sound, rate) for sound in audible])
         own = Gaussian.of(own_frames)
         figures["frechet_distance"] = frechet_distance(own, held_out)
         figures["frechet_distance_corpus"] = frechet_distance(own, Gaussian.of(corpus))

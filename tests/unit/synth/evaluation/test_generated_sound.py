@@ -9,6 +9,7 @@ from services.errors import InvalidInputError, NotFoundError, SettingsMismatchEr
 from services.synth.corpus.clips import Clip, split_clips
 from services.synth.evaluation.frechet import (
     Gaussian,
+    Standard,
     frechet_distance,
     half_to_half,
     mfcc_frames,
@@ -111,6 +112,38 @@ def test_real_sound_is_nearer_to_itself_and_its_kind_than_to_noise(corpus: list[
     assert frechet_distance(choir, choir) == pytest.approx(0, abs=1e-6)
     assert frechet_distance(choir, guitar) == pytest.approx(frechet_distance(guitar, choir))
     assert 10 < frechet_distance(choir, guitar) < frechet_distance(choir, white) / 3
+
+
+def test_each_coefficient_weighs_alike_whatever_its_range(corpus: list[Clip]) -> None:
+    recorded = [mfcc_frames(clip.samples, RATE) for clip in corpus]
+    standard = Standard.of(recorded)
+    together = np.concatenate(standard.apply(recorded))
+    np.testing.assert_allclose(together.mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(together.std(axis=0), 1)
+
+    def distance(sounds: list[np.ndarray]) -> float:
+        first, second, *_ = Standard.of(sounds).apply(sounds)
+        return frechet_distance(Gaussian.of([first]), Gaussian.of([second]))
+
+    stretched = [frames * np.geomspace(100, 0.1, 13) + 7 for frames in recorded]
+    assert distance(stretched) == pytest.approx(distance(recorded))
+
+
+def test_a_coefficient_that_never_varies_stays_finite() -> None:
+    constant = np.ones((5, 13))
+    np.testing.assert_array_equal(Standard.of([constant]).apply([constant])[0], 0)
+
+
+def test_all_recordings_set_the_standard_whichever_were_kept_back(corpus: list[Clip]) -> None:
+    one, other = (
+        judge_unagan(unagan(), None, training, held_out, FEW).figures
+        for training, held_out in ((corpus[:1], corpus[1:]), (corpus[2:], corpus[:2]))
+    )
+    for name in ("frechet_distance_corpus", "spread_between_seeds"):
+        assert one[name] == pytest.approx(other[name])
+    assert one["frechet_distance"] != pytest.approx(other["frechet_distance"])
+    # Squared deviations: raw coefficients of the same halves are hundreds apart.
+    assert 0 < one["frechet_distance_half_to_half"] < 13 * 4
 
 
 def test_loudness_is_no_timbre(corpus: list[Clip]) -> None:
