@@ -88,12 +88,6 @@ class World:
         means = self._mean(torch.stack([value.detach().float() for value in values.values()]))
         return dict(zip(values, means.unbind(), strict=True))
 
-    def average_buffers(self, module: nn.Module) -> None:
-        """Floating buffers, such as those of batch norm, become their means over all processes."""
-        buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
-        for buffer in buffers if self.size > 1 else []:
-            buffer.copy_(self._mean(buffer.clone()))
-
     def any(self, truth: bool) -> bool:
         """Whether it is true in any process; so all stop at the same step if one is told to."""
         if self.size == 1:
