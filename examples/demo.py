@@ -43,6 +43,8 @@ def make(folder: Path) -> None:
         family, model = path.parts[-3:-1]
         demiurge("import", path.parent)
         models += [f"--{family}", model]
+    if not models:
+        sys.exit(f"{MODELS} holds no models: take examples/ as it is in the repository")
     demiurge(
         *("run", *models, "--prediction", CORPUS / "prediction"),
         *("--duration", str(SECONDS), "--out", folder / "piece"),
