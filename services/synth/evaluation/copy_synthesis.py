@@ -11,7 +11,6 @@ import numpy as np
 from services.errors import InvalidInputError
 from services.synth.corpus.clips import Clip
 from services.synth.evaluation.excerpts import excerpts, seconds_of
-from services.synth.evaluation.griffin_lim import ITERATIONS, griffin_lim
 from services.synth.evaluation.judgement import (
     Judgement,
     Panel,
@@ -22,6 +21,7 @@ from services.synth.evaluation.judgement import (
 )
 from services.synth.evaluation.spectral_distance import stft_distance
 from services.synth.generation.synthesizer import ready, resynthesize
+from services.synth.griffin_lim import ITERATIONS, griffin_lim
 from services.synth.melgan.generator import Generator
 
 

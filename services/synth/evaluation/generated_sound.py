@@ -19,9 +19,9 @@ from services.synth.evaluation.frechet import (
     pieces,
     spread,
 )
-from services.synth.evaluation.griffin_lim import griffin_lim
 from services.synth.evaluation.judgement import Judgement, Panel, Progress, log_mel, silently
 from services.synth.generation.synthesizer import Synthesizer
+from services.synth.griffin_lim import griffin_lim
 from services.synth.mel import MelSettings
 from services.synth.melgan.generator import Generator
 from services.synth.unagan.generator import Unagan

@@ -9,9 +9,9 @@ from services.errors import InvalidInputError
 from services.synth.corpus.clips import Clip
 from services.synth.evaluation.copy_synthesis import CopySynthesis, judge_melgan
 from services.synth.evaluation.excerpts import excerpts
-from services.synth.evaluation.griffin_lim import griffin_lim
 from services.synth.evaluation.judgement import log_mel
 from services.synth.evaluation.spectral_distance import stft_distance
+from services.synth.griffin_lim import griffin_lim
 from services.synth.mel import MelSettings
 from services.synth.melgan.generator import Generator, MelGanSettings
 
