@@ -1,4 +1,4 @@
-"""Convolutions over time as sums of matrix products, of just the steps that are wanted.
+"""Convolutions over time as sums of matrix products, for a span of output steps.
 
 A convolution is a product a tap, of the same steps shifted; a transposed one of twice as many taps
 as its ratio is two products, whose columns are the phases. On activations that lie time-major and
@@ -67,15 +67,15 @@ class Convolution:
         self.dilation = module.dilation[0]
         self.reach = self.dilation * (module.kernel_size[0] // 2)
 
-    def heard(self, wanted: Span) -> Span:
-        """The input's steps that `wanted` steps of the output follow from."""
-        start, stop = wanted.start - self.reach, wanted.stop + self.reach
-        return Span(max(start, 0), min(stop, wanted.length), wanted.length)
+    def receptive_field(self, output: Span) -> Span:
+        """The span of the input that an output span depends on."""
+        start, stop = output.start - self.reach, output.stop + self.reach
+        return Span(max(start, 0), min(stop, output.length), output.length)
 
-    def reflected(self, x: Tensor, wanted: Span) -> Tensor:
-        """The steps heard, with those reflected at the ends of the sound that belong to them."""
-        before = max(self.reach - wanted.start, 0)
-        behind = max(wanted.stop + self.reach - wanted.length, 0)
+    def reflected(self, x: Tensor, output: Span) -> Tensor:
+        """The receptive field `x`, padded by reflection where it meets an end of the sound."""
+        before = max(self.reach - output.start, 0)
+        behind = max(output.stop + self.reach - output.length, 0)
         if not before and not behind:
             return x
         return torch.cat([x[1 : before + 1].flip(0), x, x[len(x) - 1 - behind : -1].flip(0)])
@@ -112,19 +112,19 @@ class Residual:
         biases = cast(Tensor, pointwise.bias) + cast(Tensor, shortcut.bias)
         self.bias = biases.detach().to(dtype)
 
-    def heard(self, wanted: Span) -> Span:
-        """The input's steps that `wanted` steps of the output follow from."""
-        return self.dilated.heard(wanted)
+    def receptive_field(self, output: Span) -> Span:
+        """The span of the input that an output span depends on."""
+        return self.dilated.receptive_field(output)
 
-    def __call__(self, x: Tensor, wanted: Span, space: Workspace, name: str) -> Tensor:
-        """The steps heard, (steps, B, C), to the wanted ones."""
+    def __call__(self, x: Tensor, output: Span, space: Workspace, name: str) -> Tensor:
+        """The receptive field (steps, B, C) to the output span (steps, B, C)."""
         activated = leaky_relu(x, space.take("activated", *x.shape))
-        shape = (wanted.steps, *x.shape[1:])
-        inner = self.dilated(self.dilated.reflected(activated, wanted), space.take("inner", *shape))
+        shape = (output.steps, *x.shape[1:])
+        inner = self.dilated(self.dilated.reflected(activated, output), space.take("inner", *shape))
         leaky_relu(inner, inner)
         out = space.take(name, *shape)
         flat = out.flatten(0, 1)
-        center = x[wanted.within(self.heard(wanted))]
+        center = x[output.within(self.receptive_field(output))]
         torch.addmm(self.bias, center.flatten(0, 1), self.shortcut, out=flat)
         flat.addmm_(inner.flatten(0, 1), self.pointwise)
         return out
@@ -133,7 +133,7 @@ class Residual:
 class Transposed:
     """The transposed convolution of an upsampling, and its excitation, if it has one.
 
-    It has twice as many taps as its ratio: each step sounds twice.
+    It has twice as many taps as its ratio: each input step adds to two blocks of output steps.
     """
 
     def __init__(self, upsampling: Upsampling, dtype: torch.dtype) -> None:
@@ -142,7 +142,7 @@ class Transposed:
         self.ratio = module.stride[0]
         self.padding = cast(int, module.padding[0])
         self.channels = module.out_channels
-        # (in, out, taps) to (in, ratio * out), for the first and the second time that it sounds.
+        # (in, out, taps) to (in, ratio * out), for the first and the second of them.
         early, late = module.weight.detach().to(dtype).tensor_split(2, dim=2)
         self.early = early.permute(0, 2, 1).flatten(1).contiguous()
         self.late = late.permute(0, 2, 1).flatten(1).contiguous()
@@ -154,34 +154,34 @@ class Transposed:
             bias = bias + cast(Tensor, excited.bias).detach()
         self.bias = bias.to(dtype).repeat(self.ratio)
 
-    def heard(self, wanted: Span) -> Span:
-        """The input's steps that `wanted` steps of the output follow from."""
-        first, last = self._blocks(wanted)
-        length = wanted.length // self.ratio
+    def receptive_field(self, output: Span) -> Span:
+        """The span of the input that an output span depends on."""
+        first, last = self._blocks(output)
+        length = output.length // self.ratio
         return Span(max(first - 1, 0), min(last, length), length)
 
-    def _blocks(self, wanted: Span) -> tuple[int, int]:
-        """The blocks of `ratio` output steps that hold the wanted ones, before they are cut."""
-        start, stop = wanted.start + self.padding, wanted.stop + self.padding
+    def _blocks(self, output: Span) -> tuple[int, int]:
+        """The blocks of `ratio` steps that hold the output span, before padding is cut off."""
+        start, stop = output.start + self.padding, output.stop + self.padding
         return start // self.ratio, -(-stop // self.ratio)
 
-    def __call__(self, x: Tensor, wanted: Span, space: Workspace, name: str) -> Tensor:
-        """The steps heard, (steps, B, in), to the wanted, (steps, B, out), without excitation."""
-        first, last = self._blocks(wanted)
-        heard, batch = self.heard(wanted), x.shape[1]
+    def __call__(self, x: Tensor, output: Span, space: Workspace, name: str) -> Tensor:
+        """The receptive field (steps, B, in) to the span (steps, B, out), without excitation."""
+        first, last = self._blocks(output)
+        field, batch = self.receptive_field(output), x.shape[1]
         blocks = space.take(name, last - first, batch, self.ratio * self.channels)
         blocks.copy_(self.bias.expand_as(blocks))
         for weight, delay in ((self.early, 0), (self.late, 1)):
-            begin, end = max(first - delay, heard.start), min(last - delay, heard.stop)
-            steps = x[begin - heard.start : end - heard.start].flatten(0, 1)
-            sounding = blocks[begin + delay - first : end + delay - first].flatten(0, 1)
-            sounding.addmm_(steps, weight)
+            begin, end = max(first - delay, field.start), min(last - delay, field.stop)
+            steps = x[begin - field.start : end - field.start].flatten(0, 1)
+            reached = blocks[begin + delay - first : end + delay - first].flatten(0, 1)
+            reached.addmm_(steps, weight)
         phases = blocks.view(-1, batch, self.ratio, self.channels).transpose(1, 2).flatten(0, 1)
-        offset = wanted.start + self.padding - first * self.ratio
-        return phases.narrow(0, offset, wanted.steps)
+        offset = output.start + self.padding - first * self.ratio
+        return phases.narrow(0, offset, output.steps)
 
     def excite(self, x: Tensor, wave: Tensor) -> None:
-        """Adds to the wanted steps (steps, B, out) what their samples (B, samples) make of them."""
+        """Adds the excitation of the same time, `wave` (B, samples), to `x` (steps, B, out)."""
         steps = wave.reshape(len(wave), len(x), self.excited_by).transpose(0, 1).flatten(0, 1)
         x.flatten(0, 1).addmm_(steps.to(x.dtype), self.excited)
 

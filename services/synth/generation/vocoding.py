@@ -1,8 +1,7 @@
 """MelGAN's generator run for its sound alone: chunk by chunk, in memory that does not grow.
 
-Each chunk is computed from exactly the frames that it hears, so chunks joined are the answer of
-`Generator.forward` but for the order of its sums. A recurrence hears the whole sound, and comes
-first.
+Each chunk is computed from exactly its receptive field, so chunks joined are the output of
+`Generator.forward` but for the order of its sums. A recurrence runs first, over the whole sound.
 """
 
 from collections import deque
@@ -25,6 +24,7 @@ from services.synth.generation.convolution import (
     Workspace,
     leaky_relu,
 )
+from services.synth.generation.recent import Recent
 from services.synth.generation.threads import lone_threads
 from services.synth.melgan.generator import Generator, Recurrence, ResidualBlock, Upsampling
 
@@ -32,6 +32,8 @@ from services.synth.melgan.generator import Generator, Recurrence, ResidualBlock
 # request gives the same bytes. On a CPU, activations of the published size fit the cache.
 CPU_CHUNK_FRAMES = 64
 GPU_CHUNK_FRAMES = 1024
+# CUDA graphs, each with the activations of a chunk: one for each number of items in a batch.
+GRAPHS_KEPT = 2
 
 Checkpoint = Callable[[], None]
 
@@ -66,7 +68,7 @@ class Vocoder:
                     Residual(cast(ResidualBlock, block), dtype) for block in upsampling.residuals
                 ]
             self._last = Convolution(generator.last, dtype)
-        self._captured: dict[tuple[int, ...], CapturedChunk] | None = {} if graphs else None
+        self._captured: Recent[CapturedChunk] | None = Recent(GRAPHS_KEPT) if graphs else None
 
     @torch.inference_mode()
     def chunks(
@@ -95,19 +97,22 @@ class Vocoder:
         checkpoint()
         with lone_threads(self.device) as pool:
             if self._recurrence:
-                source = self._remembered(source, self._recurrence, pool, checkpoint)
+                source = self._recurrent(source, self._recurrence, pool, checkpoint)
             yield from self._in_order(source.to(self._dtype), wave, pool, checkpoint)
 
-    def _remembered(
+    def _recurrent(
         self, source: Tensor, recurrence: Recurrence, pool: Executor, checkpoint: Checkpoint
     ) -> Tensor:
-        """What the recurrence makes of the whole (frames, B, channels), as wide as it is."""
+        """First convolution and recurrence over the whole of `source`: (frames, B, width)."""
         frames, batch, _ = source.shape
         x = source.new_empty(frames, batch, self._first.weight.shape[2])
         for start in range(0, frames, self._chunk_frames):
             checkpoint()
-            wanted = Span(start, min(start + self._chunk_frames, frames), frames)
-            self._opened(source, wanted, x[wanted.start : wanted.stop])
+            output = Span(start, min(start + self._chunk_frames, frames), frames)
+            field = self._first.receptive_field(output)
+            self._first_convolution(
+                source[field.start : field.stop], output, x[output.start : output.stop]
+            )
         total = x.clone()
         recurrence.rec.add_both_ways(x, total, pool=pool, checkpoint=checkpoint)
         return total
@@ -122,10 +127,10 @@ class Vocoder:
         for _ in range(threads):
             spaces.put(Workspace(self.device, self._dtype))
 
-        def compute(wanted: Span) -> Tensor:
+        def compute(output: Span) -> Tensor:
             space = spaces.get()
             try:
-                return self._chunk(source, wave, wanted, space)
+                return self._chunk(source, wave, output, space)
             finally:
                 spaces.put(space)
 
@@ -146,47 +151,49 @@ class Vocoder:
                 future.cancel()
 
     @torch.inference_mode()
-    def _chunk(self, source: Tensor, wave: Tensor | None, wanted: Span, space: Workspace) -> Tensor:
-        """The wanted samples (B, samples) float32 of the whole `source` and its excitation."""
-        spans, hop = self._spans(wanted), self.settings.mel.hop_length
+    def _chunk(self, source: Tensor, wave: Tensor | None, output: Span, space: Workspace) -> Tensor:
+        """The samples of `output`, (B, samples) float32, from the whole `source` and `wave`."""
+        spans, hop = self._spans(output), self.settings.mel.hop_length
         frames = spans[0]
-        heard = [source[frames.start : frames.stop]]
+        inputs = [source[frames.start : frames.stop]]
         if wave is not None:
-            heard.append(wave[:, frames.start * hop : frames.stop * hop])
+            inputs.append(wave[:, frames.start * hop : frames.stop * hop])
         inside = frames.start > 0 and frames.stop < len(source)
         if self._captured is None or not inside:
-            return self._sounding(spans, space, *heard)
-        # Chunks begin at multiples of one number: those of one shape lie alike in what they hear.
-        shape = (wanted.steps, *heard[0].shape)
-        if shape not in self._captured:
-            own = Workspace(self.device, self._dtype)
-            self._captured[shape] = CapturedChunk(partial(self._sounding, spans, own), *heard)
-        return self._captured[shape](*heard)
+            return self._compute(spans, space, *inputs)
+        # Chunks begin at multiples of one number: those of one shape lie alike in their inputs.
+        shape = (output.steps, *inputs[0].shape)
 
-    def _spans(self, wanted: Span) -> list[Span]:
-        """What is heard of the source, then what each layer answers, then what is wanted."""
-        spans = [wanted, self._last.heard(wanted)]
+        def capture() -> CapturedChunk:
+            own = Workspace(self.device, self._dtype)
+            return CapturedChunk(partial(self._compute, spans, own), *inputs)
+
+        return self._captured.get(shape, capture)(*inputs)
+
+    def _spans(self, output: Span) -> list[Span]:
+        """The receptive field in the source, then the output span of each layer, last `output`."""
+        spans = [output, self._last.receptive_field(output)]
         for layer in reversed(self._layers):
-            spans.append(layer.heard(spans[-1]))
+            spans.append(layer.receptive_field(spans[-1]))
         if not self._recurrence:
-            spans.append(self._first.heard(spans[-1]))
+            spans.append(self._first.receptive_field(spans[-1]))
         return spans[::-1]
 
-    def _sounding(
+    def _compute(
         self, spans: list[Span], space: Workspace, x: Tensor, wave: Tensor | None = None
     ) -> Tensor:
-        """What `spans[-1]` wants, (B, samples) float32, of what `spans[0]` hears.
+        """The samples of `spans[-1]`, (B, samples) float32, from the frames of `spans[0]`.
 
-        `x` is (frames, B, channels), `wave` (B, samples) the excitation of these frames.
+        `x` (frames, B, channels) are these frames, `wave` (B, samples) is their excitation.
         """
         hop = self.settings.mel.hop_length
-        frames, wanted = spans[0], spans[1:]
+        frames, outputs = spans[0], spans[1:]
         if not self._recurrence:
-            shape = (wanted[0].steps, x.shape[1], self._first.weight.shape[2])
-            x = self._opened(x, wanted.pop(0), space.take("opened", *shape), heard=True)
-        for index, (layer, span) in enumerate(zip(self._layers, wanted, strict=False)):
-            # Two in turn: what a layer hears must outlive what it answers.
-            x = layer(x, span, space, f"answer {index % 2}")
+            shape = (outputs[0].steps, x.shape[1], self._first.weight.shape[2])
+            x = self._first_convolution(x, outputs.pop(0), space.take("first", *shape))
+        for index, (layer, span) in enumerate(zip(self._layers, outputs, strict=False)):
+            # Two in turn: a layer's input must outlive its output.
+            x = layer(x, span, space, f"layer {index % 2}")
             if isinstance(layer, Transposed) and wave is not None:
                 layer.excite(x, wave[:, span.samples(layer.excited_by).within(frames.samples(hop))])
             if index + 1 == len(self._layers) or isinstance(self._layers[index + 1], Transposed):
@@ -196,9 +203,6 @@ class Vocoder:
             sound = sound + wave[:, spans[-1].within(frames.samples(hop))]
         return torch.tanh(sound)
 
-    def _opened(self, x: Tensor, wanted: Span, out: Tensor, *, heard: bool = False) -> Tensor:
-        """The first convolution, activated, of the whole `x`, or of what it hears of it."""
-        if not heard:
-            around = self._first.heard(wanted)
-            x = x[around.start : around.stop]
-        return leaky_relu(self._first(self._first.reflected(x, wanted), out), out)
+    def _first_convolution(self, x: Tensor, output: Span, out: Tensor) -> Tensor:
+        """The first convolution, activated, of its receptive field `x`, written to `out`."""
+        return leaky_relu(self._first(self._first.reflected(x, output), out), out)
