@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 import torch
+from workload import multiplications_per_second
 
 from services.synth.generation.vocoding import Vocoder
-from services.synth.generation.workload import multiplications_per_second
 from services.synth.melgan.generator import Generator, MelGanSettings
 
 BATCHES = (1, 4, 16, 64)

@@ -1,4 +1,7 @@
-"""How much a MelGAN computes: what its speed is measured against on a chip of known speed."""
+"""How much a MelGAN computes: what its speed is measured against on a chip of known speed.
+
+Multiply-accumulates, counted from the settings.
+"""
 
 from services.synth.melgan.generator import EDGE_KERNEL, MelGanSettings
 

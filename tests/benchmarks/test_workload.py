@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from services.synth.generation.workload import multiplications_per_frame, multiplications_per_second
 from services.synth.melgan.generator import Generator, MelGanSettings
+from tests.benchmarks.workload import multiplications_per_frame, multiplications_per_second
 
 
 @pytest.mark.parametrize("variant", ["original", "gru"])
