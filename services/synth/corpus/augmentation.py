@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.audio.resampling import resample
-from services.errors import SettingsMismatchError
+from services.errors import InvalidInputError
 
 # Speeds are fractions of it: resampling wants whole rates, and nobody hears 0.2 cents.
 SPEED_STEPS = 10_000
@@ -21,7 +21,7 @@ MARGIN_SAMPLES = 256
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How crops may differ from the recording. Raises SettingsMismatchError for impossible values.
+    """How crops may differ from the recording. Raises InvalidInputError for impossible values.
 
     What is off draws nothing from the random generator.
     """
@@ -36,12 +36,14 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.gain_decibels < math.inf:
-            raise SettingsMismatchError(
-                f"augmentation: a gain of {self.gain_decibels} dB is negative or not finite"
+            raise InvalidInputError(
+                f"augmentation: a gain of {self.gain_decibels} dB is negative or not finite",
+                culprit="gain_decibels",
             )
         if not 0 <= self.speed <= MAX_SPEED:
-            raise SettingsMismatchError(
-                f"augmentation: a speed of {self.speed} is not between 0 and {MAX_SPEED}"
+            raise InvalidInputError(
+                f"augmentation: a speed of {self.speed} is not between 0 and {MAX_SPEED}",
+                culprit="speed",
             )
 
     @property
@@ -50,9 +52,14 @@ class Augmentation:
         return not (self.gain_decibels or self.polarity or self.speed)
 
     def crop(
-        self, samples: NDArray[np.float32], length: int, random: np.random.Generator
+        self,
+        samples: NDArray[np.float32],
+        length: int,
+        random: np.random.Generator,
+        *,
+        peak: float = 1.0,
     ) -> NDArray[np.float32]:
-        """(length,) float32 from a random place of `samples`, (n,) float32 in [-1, 1].
+        """(length,) float32 from a random place of `samples` / `peak`, (n,) float32 in [-1, 1].
 
         Every place is equally likely. Shorter sounds are heard whole, and followed by zeros. What
         is drawn follows from the state of `random` alone. Reads no more of `samples` than it
@@ -65,6 +72,8 @@ class Augmentation:
             part = samples[start : start + length]
         crop = np.zeros(length, np.float32)
         crop[: part.size] = part
+        if peak != 1:
+            crop /= np.float32(peak)
         if not self.is_off:
             crop *= self._factor(crop, random)
         return crop

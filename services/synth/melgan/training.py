@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,11 @@ from services.synth.melgan.losses import (
 )
 from services.synth.melgan.training_settings import MelGanTraining
 from services.synth.melgan.validation import CopySynthesis
+from services.synth.training.adam import adam
 from services.synth.training.averaging import averaged, follow
-from services.synth.training.feeding import Feed
 from services.synth.training.resumption import refuse_other_settings
 from services.synth.training.schedule import learning_rate
+from services.synth.training.supply import Supply
 from services.synth.training.world import ALONE, World
 
 
@@ -58,7 +60,7 @@ class MelGanTrainer:
         self.training_clips, self.validation_clips = split_clips(
             clips, settings.validation_share, seed
         )
-        self._share = world.share(settings.batch_size)
+        share = world.share(settings.batch_size)
         # Weights are drawn on the CPU, so that they are the same for every device, and without
         # moving the caller's random state.
         with torch.random.fork_rng(devices=[]):
@@ -66,6 +68,7 @@ class MelGanTrainer:
             self.generator = Generator(settings.generator).to(self.device)
             self.discriminator = Discriminator(settings.discriminator).to(self.device)
         self.batches = Batches(settings, self.training_clips, self.generator, seed)
+        self._supply = Supply(partial(self.batches.batch, items=share), self.device)
         self.mel = MelSpectrogram(settings.generator.mel).to(self.device)
         self._validation = CopySynthesis(
             self.validation_clips, settings.generator, self.mel, settings.validation_seconds
@@ -77,13 +80,12 @@ class MelGanTrainer:
             loudness = float(real.square().mean().sqrt())
             fit_to_data(self.generator, mel, excitation, loudness=loudness)
         self.average = averaged(self.generator) if settings.average_decay else None
-        self._generator_optimizer = self._adam(self.generator)
-        self._discriminator_optimizer = self._adam(self.discriminator)
+        rate, betas = settings.learning_rate, settings.betas
+        self._generator_optimizer = adam(self.generator, rate, self.device, betas)
+        self._discriminator_optimizer = adam(self.discriminator, rate, self.device, betas)
         self._scaler = settings.precision.scaler(self.device)
         self._generate = settings.precision.compiled(self.generator)
         self._judge = settings.precision.compiled(self.discriminator)
-        self._feed: Feed[Batch] | None = None
-        self._waited_before = 0.0
 
     @property
     def voice(self) -> Generator:
@@ -93,7 +95,7 @@ class MelGanTrainer:
     @property
     def waited_seconds(self) -> float:
         """How long steps have waited for their crops, in all."""
-        return self._waited_before + (self._feed.waited_seconds if self._feed else 0.0)
+        return self._supply.waited_seconds
 
     def step(self) -> dict[str, Tensor]:
         """One update of the discriminator and one of the generator.
@@ -102,9 +104,7 @@ class MelGanTrainer:
         device: reading one waits for the device, so read them when you show them.
         """
         settings = self.settings
-        if self._feed is None:
-            self._feed = Feed(self._ready, self.steps)
-        batch = self._feed.next()
+        batch = self._supply.next(self.steps)
         rate = learning_rate(
             self.steps,
             settings.learning_rate,
@@ -240,10 +240,7 @@ class MelGanTrainer:
 
     def close(self) -> None:
         """Ends the thread that readies crops; another `step` starts it again."""
-        if self._feed is not None:
-            self._feed.close()
-            self._waited_before = self.waited_seconds
-            self._feed = None
+        self._supply.close()
 
     @property
     def _recorded(self) -> dict[str, Any]:
@@ -271,20 +268,3 @@ class MelGanTrainer:
             "seconds": sum(clip.samples.size for clip in clips) / rate,
             "peak": max(clip.peak for clip in clips),
         }
-
-    def _ready(self, step: int) -> Batch:
-        batch = self.batches.batch(step, self._share)
-        if self.device.type != "cuda":
-            return batch
-        # In the feed's thread, the first GPU would be taken.
-        with torch.cuda.device(self.device):
-            return batch.pinned()
-
-    def _adam(self, network: nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(
-            network.parameters(),
-            lr=self.settings.learning_rate,
-            betas=self.settings.betas,
-            # Without a kernel of its own, a scaled step would wait for the GPU.
-            fused=self.device.type == "cuda" or None,
-        )

@@ -1,18 +1,24 @@
 """How a MelGAN is trained: every choice by name, the published ones as defaults."""
 
 from dataclasses import dataclass, field
+from typing import get_args
 
-from services.errors import SettingsMismatchError
+from services.errors import InvalidInputError, SettingsMismatchError
 from services.synth.corpus.augmentation import Augmentation
 from services.synth.melgan.discriminator import DiscriminatorSettings
 from services.synth.melgan.generator import MelGanSettings
+from services.synth.training.bounds import refuse_beyond_bounds, refuse_unknown
 from services.synth.training.precision import Precision
 from services.synth.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
 class MelGanTraining:
-    """How to train. Raises SettingsMismatchError for values that cannot work together."""
+    """How to train.
+
+    Raises InvalidInputError naming a value that cannot be, SettingsMismatchError for values that
+    cannot work together.
+    """
 
     generator: MelGanSettings = field(default_factory=MelGanSettings)
     """What is trained."""
@@ -56,28 +62,38 @@ class MelGanTraining:
     """How much of them is listened to in one validation."""
 
     def __post_init__(self) -> None:
+        refuse_unknown("schedule", self.schedule, get_args(Schedule))
+        refuse_beyond_bounds(
+            self,
+            positive=("batch_size", "crop_samples", "learning_rate", "validation_seconds"),
+            not_negative=(
+                "max_gradient_norm",
+                "feature_weight",
+                "mel_weight",
+                "stft_weight",
+                "adversarial_from_step",
+            ),
+            below_one=("learning_rate_floor", "average_decay"),
+        )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InvalidInputError(
+                f"betas are {self.betas}: both must be from 0 to below 1", culprit="betas"
+            )
         hop = self.generator.mel.hop_length
         shortest = hop * self.generator.shortest_frames
         if self.crop_samples % hop or self.crop_samples < shortest:
             raise SettingsMismatchError(
                 f"MelGAN: a crop of {self.crop_samples} samples is not of whole hops of {hop}, or "
-                f"shorter than {shortest}"
+                f"shorter than {shortest}",
+                culprit="crop_samples",
             )
-        if self.batch_size < 1 or self.learning_rate <= 0:
-            raise SettingsMismatchError("MelGAN: batch size and learning rate must be positive")
         if self.adversarial_from_step > 0 and not (self.mel_weight or self.stft_weight):
             raise SettingsMismatchError(
                 "MelGAN: without a mel or STFT weight nothing teaches the generator before step "
-                f"{self.adversarial_from_step}"
+                f"{self.adversarial_from_step}",
+                culprit="adversarial_from_step",
             )
         if self.schedule == "cosine" and not self.steps:
             raise SettingsMismatchError(
                 "MelGAN: a cosine must know the number of steps: give steps", culprit="steps"
-            )
-        for name in ("learning_rate_floor", "average_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingsMismatchError(f"MelGAN: {name} is not from 0 to 1", culprit=name)
-        if self.max_gradient_norm < 0:
-            raise SettingsMismatchError(
-                "MelGAN: a negative norm cannot be clipped to", culprit="max_gradient_norm"
             )

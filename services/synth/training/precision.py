@@ -11,7 +11,7 @@ from typing import Literal, TypeVar, cast, get_args
 import torch
 from torch import nn
 
-from services.errors import SettingsMismatchError
+from services.synth.training.bounds import refuse_unknown
 
 Compute = Literal["float32", "bf16", "fp16"]
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -21,7 +21,10 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Precision:
-    """Number formats of the networks' passes; the defaults are the published ones."""
+    """Number formats of the networks' passes; the defaults are the published ones.
+
+    Raises InvalidInputError for a format that there is not.
+    """
 
     compute: Compute = "float32"
     """float32, bf16, or fp16 with its losses scaled so that small gradients do not vanish."""
@@ -31,11 +34,7 @@ class Precision:
     """Whether torch.compile fuses the networks' passes; the first steps take a minute longer."""
 
     def __post_init__(self) -> None:
-        if self.compute not in get_args(Compute):
-            raise SettingsMismatchError(
-                f"precision: {self.compute!r} is neither of {', '.join(get_args(Compute))}",
-                culprit="compute",
-            )
+        refuse_unknown("compute", self.compute, get_args(Compute))
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """A context for forward passes; what they return is to be made float32 for the losses."""

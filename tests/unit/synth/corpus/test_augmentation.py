@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.errors import SettingsMismatchError
+from services.errors import InvalidInputError
 from services.synth.corpus.augmentation import Augmentation
 
 RATE = 44100
@@ -143,5 +143,19 @@ def test_a_crop_at_another_speed_is_clean_up_to_its_ends() -> None:
     ],
 )
 def test_impossible_values_are_refused(values: dict[str, float]) -> None:
-    with pytest.raises(SettingsMismatchError, match="augmentation"):
+    with pytest.raises(InvalidInputError, match="augmentation"):
         Augmentation(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.2])
+def test_a_crop_of_a_quiet_sound_by_its_peak_is_that_of_the_sound_at_full_scale(
+    speed: float,
+) -> None:
+    augmentation = Augmentation(gain_decibels=6, polarity=True, speed=speed)
+    loud = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
+    quiet = loud / np.float32(8)
+
+    for seed in range(5):
+        expected = augmentation.crop(loud, 1000, np.random.default_rng(seed))
+        crop = augmentation.crop(quiet, 1000, np.random.default_rng(seed), peak=0.125)
+        np.testing.assert_allclose(crop, expected, atol=1e-6)

@@ -1,5 +1,6 @@
 import json
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,20 +216,45 @@ def test_what_was_trained_can_be_loaded_and_says_where_it_comes_from() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"crop_samples": 1000},
-        {"crop_samples": 64},
         {"batch_size": 0},
+        {"crop_samples": 0},
         {"learning_rate": 0.0},
-        {"adversarial_from_step": 5},
-        {"schedule": "cosine"},
+        {"learning_rate": float("nan")},
+        {"betas": (0.5, 1.0)},
+        {"schedule": "steps"},
         {"learning_rate_floor": 1.0},
         {"average_decay": -0.1},
         {"max_gradient_norm": -1.0},
+        {"feature_weight": -1.0},
+        {"mel_weight": -1.0},
+        {"stft_weight": -1.0},
+        {"adversarial_from_step": -1},
+        {"validation_seconds": 0.0},
+    ],
+    ids=str,
+)
+def test_a_value_that_cannot_be_is_refused_by_its_name(change: dict[str, Any]) -> None:
+    ((name, value),) = change.items()
+    with pytest.raises(InvalidInputError, match=name) as refused:
+        replace(TINY, **change)
+    assert str(value) in refused.value.message
+    assert refused.value.culprit == name
+    assert not isinstance(refused.value, SettingsMismatchError)
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        ({"crop_samples": 1000}, "crop_samples"),
+        ({"crop_samples": 64}, "crop_samples"),
+        ({"adversarial_from_step": 5}, "adversarial_from_step"),
+        ({"schedule": "cosine"}, "steps"),
     ],
 )
-def test_training_settings_that_cannot_work_are_refused(change: dict[str, float]) -> None:
-    with pytest.raises(SettingsMismatchError):
-        replace(TINY, **change)  # type: ignore[arg-type]
+def test_values_that_cannot_work_together_are_refused(change: dict[str, Any], culprit: str) -> None:
+    with pytest.raises(SettingsMismatchError) as refused:
+        replace(TINY, **change)
+    assert refused.value.culprit == culprit
 
 
 @pytest.mark.parametrize("variant", ["original", "gru"])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from services.errors import SettingsMismatchError
+from services.errors import InvalidInputError
 from services.synth.training.precision import Compute, Precision
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ def test_passes_are_computed_in_the_chosen_format(compute: Compute, dtype: torch
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(SettingsMismatchError, match="int4"):
+    with pytest.raises(InvalidInputError, match=r"int4.*one of float32, bf16, fp16"):
         Precision("int4")  # type: ignore[arg-type]
 
 
