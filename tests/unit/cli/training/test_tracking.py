@@ -48,6 +48,8 @@ def begin(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> I
         folder = str(tmp_path / value) if name.endswith("DIR") else value
         monkeypatch.setenv(f"WANDB_{name}", folder)
     monkeypatch.setenv("HOME", str(tmp_path))
+    # What another test began knows the settings of that time.
+    wandb.teardown()
     yield lambda: Tracker(
         RUN_ID, "melgan birds", {"seed": 7, "training": {"batch_size": 2}}, tmp_path, said.append
     )
