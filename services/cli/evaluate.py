@@ -96,19 +96,19 @@ def _evaluate(
     from services.cli.corpus import database_corpus, folder_corpus, prepared
     from services.cli.listing import columns
     from services.cli.progress import Progress
-    from services.cli.training.device import present
     from services.cli.training.judging import beside, judge_version
     from services.runtime.model_store import ModelStore
     from services.runtime.object_store.opening import open_store
     from services.runtime.settings import RuntimeSettings, load
     from services.synth.corpus.array_cache import ArrayCache
+    from services.synth.device import open_device
 
     if (recorded is None) == (not database):
         raise typer.BadParameter("give either --recorded FOLDER or --database NAME")
     runtime = load(RuntimeSettings)
     store = open_store(runtime)
     models = ModelStore(store)
-    chosen = present(device)
+    chosen = str(open_device(device, "--device"))
     version = models.find(family, model)
     voice = _voice(models, version, melgan_id)
     corpus = folder_corpus(recorded) if recorded else database_corpus(store, database)

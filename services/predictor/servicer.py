@@ -1,6 +1,7 @@
 """The predictor service: a window in, its continuation out. Its only store is that of models."""
 
 import asyncio
+import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PAGE_SIZE = 100
 FAMILY = "predictor"
+DEVICE_VARIABLE = "DEMIURGE_PREDICTOR_DEVICE"
+_DEVICE_NAME = re.compile(r"cpu|cuda(?::(0|[1-9]\d*))?")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -140,12 +143,18 @@ class LoadedPredictors:
 
 
 def _device(name: str) -> torch.device:
-    """The device of that setting; ConfigurationError if the machine has none."""
+    """The device of that setting; ConfigurationError, as synth's, if the machine has none."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
+        return torch.device("cuda" if count else "cpu")
+    known = _DEVICE_NAME.fullmatch(name)
+    if not known:
         raise ConfigurationError(
-            f"DEMIURGE_PREDICTOR_DEVICE is {name}, but this machine offers no CUDA device",
-            culprit="DEMIURGE_PREDICTOR_DEVICE",
+            f"{DEVICE_VARIABLE} {name}: not one of auto, cpu, cuda, cuda:1", culprit=DEVICE_VARIABLE
+        )
+    if name != "cpu" and int(known[1] or 0) >= count:
+        there = ", ".join(f"cuda:{number}" for number in range(count)) or "no CUDA device"
+        raise ConfigurationError(
+            f"{DEVICE_VARIABLE} {name}: this machine offers {there}", culprit=DEVICE_VARIABLE
         )
     return torch.device(name)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from services.errors import ConfigurationError
 from services.synth.generation.recent import Recent
 from services.synth.generation.vocoding import Vocoder
 from services.synth.melgan import generator as melgan
@@ -58,15 +57,3 @@ class LoadedModels:
 
         found: Vocoder = self._loaded.get(stored.name, load)
         return found
-
-
-def open_device(name: str) -> torch.device:
-    """The device of that setting; ConfigurationError if the machine has none."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigurationError(
-            f"DEMIURGE_SYNTH_DEVICE is {name}, but this machine offers no CUDA device",
-            culprit="DEMIURGE_SYNTH_DEVICE",
-        )
-    return torch.device(name)

@@ -15,14 +15,15 @@ from google.protobuf import duration_pb2
 
 from services.audio.reading import open_audio
 from services.audio.resampling import resample_blocks, to_mono
-from services.errors import DemiurgeError, InvalidInputError, NotFoundError
+from services.errors import ConfigurationError, DemiurgeError, InvalidInputError, NotFoundError
 from services.runtime.device_queue import Checkpoint, DeviceQueue
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.status import status_of
+from services.synth.device import open_device
 from services.synth.generation.bulk import Outcome, generate_each
 from services.synth.generation.synthesizer import FloatArray, Synthesizer, copied
-from services.synth.loaded import LoadedModels, StoredModel, open_device
+from services.synth.loaded import LoadedModels, StoredModel
 from services.synth.records import Answers, AnswerT, AudioRequest, write_sound
 from services.synth.settings import SynthSettings
 from services.temporary import temporary_file
@@ -46,7 +47,7 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         self._max_seconds = settings.max_seconds
         self._models = models
         self._queue = queue
-        self._device = open_device(settings.device)
+        self._device = open_device(settings.device, "DEMIURGE_SYNTH_DEVICE", ConfigurationError)
         self._loaded = LoadedModels(
             self._device,
             settings.loaded_models,

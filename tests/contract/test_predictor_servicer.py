@@ -38,6 +38,7 @@ from services.runtime.messages import MAX_INLINE_BYTES, track_from_message, trac
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.status import error_from_rpc
+from services.synth.device import open_device
 
 NAMES = tuple(sorted(f"mfcc{i}" for i in range(39)))
 NUMERIC = tuple(f"mfcc{i}" for i in range(39))
@@ -303,10 +304,12 @@ def test_only_the_models_used_last_stay_loaded(tmp_path: Path) -> None:
     assert loaded.get(versions[1]) is not second
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has the device")
-def test_a_device_that_is_not_there_is_named_by_its_variable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", [f"cuda:{torch.cuda.device_count()}", "cuda:00"])
+def test_a_device_that_is_not_there_is_refused_as_synth_does(device: str, tmp_path: Path) -> None:
+    models = ModelStore(FolderStore(tmp_path))
     with pytest.raises(ConfigurationError) as raised:
-        PredictorServicer(
-            PredictorSettings(device="cuda"), ModelStore(FolderStore(tmp_path)), DeviceQueue(1)
-        )
+        PredictorServicer(PredictorSettings(device=device), models, DeviceQueue(1))
     assert raised.value.culprit == "DEMIURGE_PREDICTOR_DEVICE"
+    with pytest.raises(ConfigurationError) as as_synth:
+        open_device(device, "DEMIURGE_PREDICTOR_DEVICE", ConfigurationError)
+    assert raised.value.message == as_synth.value.message

@@ -384,7 +384,8 @@ async def test_whoever_leaves_in_the_middle_of_a_pass_frees_the_device_and_nothi
     assert len(list(store.keys("markers/"))) == 1
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has such a device")
-def test_a_device_that_is_not_there_is_refused_by_the_settings_name(store: FolderStore) -> None:
-    with pytest.raises(ConfigurationError, match="DEMIURGE_SYNTH_DEVICE"):
-        SynthServicer(SynthSettings(device="cuda"), store, ModelStore(store), DeviceQueue(1))
+def test_a_device_beyond_the_machine_s_is_refused_by_the_settings_name(store: FolderStore) -> None:
+    settings = SynthSettings(device=f"cuda:{torch.cuda.device_count()}")
+    with pytest.raises(ConfigurationError, match=f"{settings.device}: this machine") as raised:
+        SynthServicer(settings, store, ModelStore(store), DeviceQueue(1))
+    assert raised.value.culprit == "DEMIURGE_SYNTH_DEVICE"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from services.cli.corpus import Corpus
 from services.cli.progress import Reporter
 from services.cli.training import families
-from services.cli.training.device import present
 from services.cli.training.record import Record, Records
 from services.cli.training.settings import from_json
 from services.errors import DemiurgeError, NotFoundError
@@ -60,6 +59,7 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
     from services.cli.training.fit import Plan, fit
     from services.cli.training.keeper import Keeper
     from services.synth.corpus.array_cache import ArrayCache
+    from services.synth.device import open_device
     from services.synth.training.world import joined
 
     reporter, records = workshop.progress, Records(workshop.store)
@@ -68,7 +68,8 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
         if world.is_first and sitting.begins:
             records.begin(record)
         reporter.say(f"{record.family} {record.id}: learning from {corpus.place}")
-        device = present(world.device(present(sitting.device)))
+        named = str(open_device(sitting.device, "--device"))
+        device = str(open_device(world.device(named), "--device"))
         cache = ArrayCache(workshop.home / "cache")
         site = families.Site(corpus, device, world, cache, reporter)
         settings = from_json(families.settings_class(record.family), record.settings)
