@@ -20,6 +20,7 @@ from services.synth.evaluation.frechet import (
     spread,
 )
 from services.synth.evaluation.judgement import Judgement, Panel, Progress, log_mel, silently
+from services.synth.generation.singing import sing
 from services.synth.generation.synthesizer import Synthesizer
 from services.synth.griffin_lim import griffin_lim
 from services.synth.mel import MelSettings
@@ -149,7 +150,7 @@ def _rows(
 
 
 def _sung(
-    sing: Callable[[int, int], FloatArray],
+    generate: Callable[[int, int], FloatArray],
     length: int,
     settings: GeneratedSound,
     progress: Progress,
@@ -157,7 +158,7 @@ def _sung(
     sounds = []
     for number in range(settings.items):
         progress(number, settings.items)
-        sounds.append(sing(length, settings.seed + number))
+        sounds.append(generate(length, settings.seed + number))
         if not np.isfinite(sounds[-1]).all():
             raise InvalidInputError("what the model sings is not finite: its training diverged")
     progress(settings.items, settings.items)
@@ -203,12 +204,12 @@ def _distances(
 def _griffin_lim_voice(unagan: Unagan) -> Callable[[int, int], FloatArray]:
     mel = unagan.settings.mel
 
-    def sing(length: int, seed: int) -> FloatArray:
-        log_mels = unagan.sing(-(-length // mel.hop_length), [seed])[0].cpu().numpy()
-        # Not cut off at full scale, as a file would be: that would be heard as another timbre.
+    def generate(length: int, seed: int) -> FloatArray:
+        log_mels = sing(unagan, -(-length // mel.hop_length), [seed])[0].cpu().numpy()
+        # Not cut off at full scale, as a file would be: that would be another timbre.
         return griffin_lim(log_mels, mel, seed=seed)[:length]
 
-    return sing
+    return generate
 
 
 def _audible(clips: Sequence[Clip], rate: int, settings: GeneratedSound) -> list[Clip]:

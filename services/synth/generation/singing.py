@@ -1,8 +1,8 @@
 """UNAGAN's generator run for its mels alone, in little more memory than its widest activations.
 
-The same layers in the same order as `Unagan.sing`, but convolutions go in blocks, recurrences too,
-activations are changed in place, and none outlives its use. Group norms hear the whole sound, so
-what a block is normalised by is that of all blocks.
+The same layers in the same order as `Unagan.sing`, but convolutions go in blocks, recurrences
+too, activations are changed in place, and none outlives its use. Group norms are over the whole
+sound, so their statistics are those of all blocks.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +94,7 @@ class _Song:
         return self._convolved(block.conv_out, self._recurrent(block.recurrent, x, state))
 
     def _recurrent(self, layer: RecurrentConvolution, x: Tensor, state: Tensor) -> Tensor:
-        """The layer's answer, in the memory of `x`."""
+        """The layer's output, in the memory of `x`."""
         both = torch.zeros_like(x)
         layer.gru.add_both_ways(
             x.permute(2, 0, 1),
@@ -108,17 +108,17 @@ class _Song:
         return x
 
     def _convolved(self, layer: nn.Conv1d, x: Tensor) -> Tensor:
-        """What a convolution with zeros at its edges makes of the whole, block by block."""
+        """The convolution of the whole, with zeros at its edges, block by block."""
         steps, reach = x.shape[2], int(layer.padding[0])
         out = x.new_empty(len(x), layer.out_channels, steps)
         for start, stop in _blocks(steps):
             self._checkpoint()
             before, behind = min(reach, start), min(reach, steps - stop)
-            heard = functional.pad(
+            padded = functional.pad(
                 x[..., start - before : stop + behind], (reach - before, reach - behind)
             )
             out[..., start:stop] = functional.conv1d(
-                heard, layer.weight, layer.bias, dilation=layer.dilation, groups=layer.groups
+                padded, layer.weight, layer.bias, dilation=layer.dilation, groups=layer.groups
             )
         return out
 

@@ -7,7 +7,7 @@ sound, whatever the device and whatever else is in the batch.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal, Self, get_args
@@ -261,14 +261,11 @@ class Unagan:
     std: Tensor
 
     @torch.inference_mode()
-    def sing(
-        self, frames: int, seeds: Sequence[int], checkpoint: Callable[[], None] = lambda: None
-    ) -> Tensor:
+    def sing(self, frames: int, seeds: Sequence[int]) -> Tensor:
         """Log-mels (len(seeds), feat_dim, frames) of peak-normalised sound, one item a seed.
 
-        `checkpoint` is called before the work and raises to stop it.
+        In one pass, for a few seconds in a training; `generation.singing` needs less memory.
         """
-        checkpoint()
         noise = self.generator.draw(frames, seeds)
         device = self.mean.device
         states = [state.to(device) for state in noise.states]
@@ -277,7 +274,6 @@ class Unagan:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         ):
             mel: Tensor = self.generator(noise.z.to(device), states)[..., :frames]
-        checkpoint()
         return mel * self.std[:, None] + self.mean[:, None]
 
     def to(self, device: torch.device | str) -> "Unagan":

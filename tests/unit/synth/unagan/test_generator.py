@@ -105,14 +105,6 @@ def test_mels_are_given_back_their_mean_and_spread() -> None:
     assert torch.allclose(scaled.sing(20, [0]), expected, atol=1e-5)
 
 
-def test_a_checkpoint_that_raises_stops_the_singing() -> None:
-    def stop() -> None:
-        raise TimeoutError
-
-    with pytest.raises(TimeoutError):
-        model().sing(20, [0], stop)
-
-
 def test_a_stored_model_sings_what_it_sang() -> None:
     unagan = model()
     config = {
