@@ -75,8 +75,8 @@ def train_family(
             min=0,
             max=MAX_MINUTES,
             callback=lambda value: value if value is None else number(value),
-            help="Train so long now, and go on with the same call another time. Without --steps, "
-            "time alone ends it.",
+            help="Train so long now, and go on with the same call another time. Where neither "
+            "--steps nor the preset says how many, time alone ends it.",
         ),
     ] = None,
     every: Annotated[

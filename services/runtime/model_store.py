@@ -70,8 +70,9 @@ class ModelStore:
     ) -> ModelVersion:
         """Stores one step (safetensors) and points last.json, and best.json if `best`, at it.
 
-        The first step saved is the best until another is. Raises ConflictError if other weights
-        or another config have this step.
+        The first step saved is the best until another is. A version that exists keeps its card,
+        which may tell how it was judged: `describe` replaces it. Raises ConflictError if other
+        weights or another config have this step.
         """
         folder = f"{_folder(family, id)}/{step}"
         config_key, weights_key = f"{folder}/config.json", f"{folder}/model.safetensors"
@@ -80,11 +81,11 @@ class ModelStore:
         else:
             # Left by a save that was cut short: not a version yet, so it may be replaced.
             stored = self._store.put(weights_key, weights)
+            self._store.put(f"{folder}/card.md", card.encode())
         full = config | {
             "weights_sha256": stored.sha256,
             "weights_size_bytes": stored.size_bytes,
         }
-        self._store.put(f"{folder}/card.md", card.encode())
         self._store.put_new(config_key, orjson.dumps(full, option=_JSON_OPTIONS))
         self._point(family, id, "last", step)
         if best or not self._store.exists(f"{_folder(family, id)}/best.json"):
@@ -128,6 +129,14 @@ class ModelStore:
             return self._store.read(key).decode()
         except NotFoundError:
             return ""
+
+    def pictures(self, version: ModelVersion) -> dict[str, bytes]:
+        """The PNG files of a version by name; none if it was never judged."""
+        folder = f"{_folder(version.family, version.id)}/{version.step}/"
+        names = (key.removeprefix(folder) for key in self._store.keys(folder))
+        return {
+            name: self._store.read(folder + name) for name in names if PICTURE_NAME.fullmatch(name)
+        }
 
     def find(self, family: str, model_id: str) -> ModelVersion:
         """The version that "id" (its best step) or "id@step" names.

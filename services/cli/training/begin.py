@@ -9,7 +9,7 @@ from typing import Any
 from services.cli.corpus import Corpus, database_corpus, folder_corpus
 from services.cli.training import families
 from services.cli.training.order import Order
-from services.cli.training.record import Record, Records, files_of
+from services.cli.training.record import Earlier, Record, Records, files_of
 from services.cli.training.settings import overridden, to_json
 from services.cli.training.sitting import Sitting, Workshop, sit
 from services.errors import InvalidInputError, NotFoundError
@@ -18,6 +18,8 @@ from services.runtime.model_store import ModelStore, ModelVersion
 
 def train(order: Order, workshop: Workshop) -> ModelVersion:
     """The best version that the order makes; the same order again finds it, or goes on.
+
+    It finds what it made itself, not what became of it under more steps by `go_on`.
 
     Raises NotFoundError for an empty folder or an unknown preset, InvalidInputError if nothing can
     be read or the settings do not work, and SystemExit if a signal stops it.
@@ -35,20 +37,17 @@ def train(order: Order, workshop: Workshop) -> ModelVersion:
         every=order.every,
         corpus=corpus.name,
         folder=str(order.folder.resolve()) if order.folder else "",
-        files=files_of(corpus),
+        files=files_of(corpus, workshop.progress),
     )
-    known = Records(workshop.store).like(record)
-    if known and known.is_finished:
-        try:
-            version = ModelStore(workshop.store).find(known.family, known.id)
-        except NotFoundError:
-            # Deleted since.
-            known = None
-        else:
+    earlier = Records(workshop.store).like(record)
+    known = None
+    if earlier:
+        if version := _made(earlier, record, workshop):
             workshop.progress.say(
-                f"{order.family}: found {known.id}, trained on the same recordings before"
+                f"{order.family}: found {version.id}, trained on the same recordings before"
             )
             return version
+        known = _unfinished(earlier.record, record, workshop)
     sitting = Sitting(order.device, order.minutes, begins=known is None)
     return sit(known or record, corpus, sitting, workshop)
 
@@ -67,15 +66,22 @@ def go_on(
 
     The recordings are where they were unless a place is given. Raises NotFoundError for an unknown
     id, ConflictError if the recordings are others, InvalidInputError for fewer steps than there
-    are.
+    are, or if neither steps nor minutes say when it ends.
     """
     records = Records(workshop.store)
     record = records.read(family, model_id)
+    endless = record.steps is None and steps is None and sitting.minutes is None
+    if endless and "steps" in record.settings:
+        raise InvalidInputError(
+            f"{family} {model_id} was begun without a number of steps: give --steps or --minutes, "
+            "or it would never end",
+            culprit="--minutes",
+        )
     if not (folder or database):
         folder = Path(record.folder) if record.folder else None
         database = "" if record.folder else record.corpus
     corpus = _corpus(folder, database, workshop)
-    record.refuse_other(corpus)
+    record.refuse_other(files_of(corpus, workshop.progress))
     if steps is not None:
         if steps < max(record.steps or 0, record.finished):
             raise InvalidInputError(
@@ -90,16 +96,15 @@ def go_on(
 
 
 def ordered_settings(order: Order) -> Any:
-    """The preset with what replaces its values.
+    """The preset with what replaces its values; minutes alone leave its steps as they are.
 
     Raises InvalidInputError if neither it nor the order says how long to train.
     """
-    settings = overridden(families.preset(order.family, order.preset), order.overrides)
-    if not hasattr(settings, "steps"):
-        return settings
-    if order.steps is not None or order.minutes is not None:
-        return overridden(settings, {"steps": order.steps})
-    if settings.steps is None:
+    preset = families.preset(order.family, order.preset)
+    has_steps = hasattr(preset, "steps")
+    steps = {"steps": order.steps} if has_steps and order.steps is not None else {}
+    settings = overridden(preset, {**order.overrides, **steps})
+    if has_steps and settings.steps is None and order.minutes is None:
         raise InvalidInputError(
             f"preset {order.preset!r} does not say how long to train: give --steps or --minutes",
             culprit="--steps",
@@ -111,6 +116,30 @@ def new_model_id() -> str:
     """A fresh id, as W&B makes them: eight lower-case letters and digits."""
     alphabet = string.ascii_lowercase + string.digits
     return "".join(secrets.choice(alphabet) for _ in range(8))
+
+
+def _made(earlier: Earlier, ordered: Record, workshop: Workshop) -> ModelVersion | None:
+    """What the order made, if it came to its end and nobody has deleted it."""
+    known, best = earlier
+    if not best and not (known.is_finished and known.steps == ordered.steps):
+        return None
+    try:
+        name = f"{known.id}@{best}" if best else known.id
+        return ModelStore(workshop.store).find(known.family, name)
+    except NotFoundError:
+        return None
+
+
+def _unfinished(known: Record, ordered: Record, workshop: Workshop) -> Record | None:
+    """What the order goes on with; None if it has to begin anew."""
+    if known.steps != ordered.steps:
+        workshop.progress.say(
+            f"{known.family} {known.id} was begun by this order and then given {known.steps} steps:"
+            f" another one begins; `--resume {known.id}` goes on with that one"
+        )
+        return None
+    # Finished, and yet not found: deleted since.
+    return None if known.is_finished else known
 
 
 def _corpus(folder: Path | None, database: str, workshop: Workshop) -> Corpus:

@@ -10,6 +10,8 @@ from services.cli.training.flags import flag_names
 from services.cli.training.record import Record
 from services.cli.training.settings import settings_of
 
+FOLDER = "FOLDER"
+
 
 def card(record: Record, course: Course, config: Mapping[str, Any]) -> str:
     """Where the model of the last validation comes from, how good it is, how to make it again.
@@ -23,24 +25,32 @@ def card(record: Record, course: Course, config: Mapping[str, Any]) -> str:
     return (
         f"# {record.family} {record.id}, step {course.validated}\n\n"
         f"Trained on {record.corpus}, {course.validated}{planned} steps, "
-        f"{course.seconds:.0f} s of training. The best step is chosen on held-out sound.\n\n"
+        f"{course.seconds:.0f} s of training. The files held out choose the best step, and the "
+        "same files judge it: on others its figures may be worse.\n\n"
         f"- Corpus: {len(record.files)} files, SHA-256 of names and contents "
         f"`{record.corpus_sha256}`\n"
         f"- Held out: {', '.join(training['validation_files'])}\n"
-        f"- Made again by: `{command(record)}`\n\n"
+        f"- Made again by: `{command(record, course.validated)}`{_place(record)}\n\n"
         f"| figure | value |\n|---|---|\n{rows}\n\n"
         f"## Settings\n\nPreset `{record.preset}`, seed {record.seed}.\n\n"
         f"| setting | value |\n|---|---|\n{settings}\n"
     )
 
 
-def command(record: Record) -> str:
-    """The call that trains the same model."""
+def command(record: Record, step: int) -> str:
+    """The call that makes the same training again, with `FOLDER` for a folder of recordings.
+
+    A training that time alone ended is made again as far as `step`, which is then its only
+    validation, and so its best.
+    """
     words = ["demiurge", "train", record.family]
-    words += ["--recorded" if record.folder else "--database", record.corpus]
+    words += ["--recorded", FOLDER] if record.folder else ["--database", record.corpus]
     words += ["--preset", record.preset, "--seed", str(record.seed)]
     if record.steps is not None:
         words += ["--steps", str(record.steps)]
+    elif "steps" in record.settings:
+        words += ["--steps", str(step)]
+        words += ["--every", str(step)] if record.every is None else []
     if record.every is not None:
         words += ["--every", str(record.every)]
     names = flag_names(list(settings_of(settings_class(record.family))))
@@ -51,6 +61,13 @@ def command(record: Record) -> str:
         else:
             words += [flag, _text(value)]
     return shlex.join(words)
+
+
+def _place(record: Record) -> str:
+    """What is to be put for `FOLDER`: a path would hold on one machine only."""
+    if not record.folder:
+        return ""
+    return f", where {FOLDER} holds the recordings of that SHA-256, here called {record.corpus}"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

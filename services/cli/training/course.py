@@ -49,9 +49,13 @@ class Course:
 
 
 class Pace:
-    """How fast it goes: measured from one question to the next."""
+    """How fast the steps go: measured from one question, or restart, to the next question."""
 
     def __init__(self, step: int, waited_seconds: float) -> None:
+        self.restart(step, waited_seconds)
+
+    def restart(self, step: int, waited_seconds: float) -> None:
+        """Leaves out what came before, such as a validation."""
         self._last = time.monotonic(), step, waited_seconds
 
     def since(self, step: int, waited_seconds: float) -> dict[str, float]:

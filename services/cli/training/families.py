@@ -1,6 +1,7 @@
 """The three families: their settings, and their trainers made from recordings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +78,25 @@ def make(family: str, settings: Any, seed: int, site: Site) -> Made:
     return TRAINERS[family](settings, seed, site)
 
 
+@contextmanager
+def _first_on_its_machine(world: "World") -> Iterator[None]:
+    """One process of each machine fills the cache, and then the others find all in it."""
+    if world.local_rank:
+        world.wait()
+    try:
+        yield
+    finally:
+        # After an error too, which the others then meet themselves.
+        if not world.local_rank:
+            world.wait()
+
+
 def _melgan(settings: Any, seed: int, site: Site) -> Made:
     from services.synth.melgan.training import MelGanTrainer
 
     rate = settings.generator.mel.sample_rate_hertz
-    clips = prepared(site.corpus, rate, site.cache, site.reporter)
+    with _first_on_its_machine(site.world):
+        clips = prepared(site.corpus, rate, site.cache, site.reporter)
     trainer = MelGanTrainer(settings, clips, device=site.device, seed=seed, world=site.world)
     return Made(trainer, "mel_error", settings.steps, clips)
 
@@ -90,10 +105,12 @@ def _unagan(settings: Any, seed: int, site: Site) -> Made:
     from services.synth.unagan.training import UnaganTrainer
 
     rate = settings.networks.mel.sample_rate_hertz
-    clips = prepared(site.corpus, rate, site.cache, site.reporter)
-    trainer = UnaganTrainer(
-        settings, clips, device=site.device, seed=seed, world=site.world, cache=site.cache
-    )
+    with _first_on_its_machine(site.world):
+        clips = prepared(site.corpus, rate, site.cache, site.reporter)
+        # It prepares mels.
+        trainer = UnaganTrainer(
+            settings, clips, device=site.device, seed=seed, world=site.world, cache=site.cache
+        )
     return Made(trainer, settings.validation_figure, settings.steps, clips)
 
 

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from services.cli.progress import Reporter
+from services.cli.training.clock import Clock
 from services.cli.training.course import Course, Pace
 from services.cli.training.keeper import Keeper
+from services.cli.training.plan import Plan
 from services.cli.training.stopping import Stopping
 from services.cli.training.trainer import Trainer
 
@@ -15,88 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from services.synth.training.world import World
-
-VALIDATIONS = 10
-"""Validations in the course of a training, the last step's among them."""
-LOGS = 10
-"""Times that losses are read from one validation to the next; each waits for the device."""
-STEPS_BETWEEN_AGREEMENTS = 10
-"""Several processes ask the first one so often whether to go on."""
-CHECKPOINT_MINUTES = 10.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the loop does, and until when."""
-
-    family: str
-    figure: str
-    """The validation figure, the smaller the better, that `best` is chosen by."""
-    steps: int | None
-    """How many in all; None means until the minutes are over."""
-    every: int | None = None
-    """Steps from one validation to the next; None means a tenth of all steps, or of the minutes."""
-    minutes: float | None = None
-    """How long to train now; None means to the last step."""
-    checkpoint_minutes: float = CHECKPOINT_MINUTES
-    """The longest time from one checkpoint to the next."""
-
-    @property
-    def interval(self) -> int | None:
-        """Steps from one validation to the next; None means that the clock says when."""
-        if self.every is None and self.steps is not None:
-            return max(self.steps // VALIDATIONS, 1)
-        return self.every
-
-    def validates_after(self, step: int) -> bool:
-        """Whether this step is one that a validation follows."""
-        return self.interval is not None and step % self.interval == 0
-
-    @property
-    def log_interval(self) -> int:
-        """Steps from one reading of the losses to the next."""
-        return max((self.interval or 100) // LOGS, 1)
-
-
-class Told(NamedTuple):
-    """What the clock and the signals say after a step; the same in all processes."""
-
-    signal: int = 0
-    over: bool = False
-    validate: bool = False
-    checkpoint: bool = False
-
-
-class Clock:
-    """Asked after each step what it is time for."""
-
-    def __init__(self, plan: Plan, stopping: Stopping, world: "World") -> None:
-        self._stopping = stopping
-        self._world = world
-        self._checkpoint_seconds = 60 * plan.checkpoint_minutes
-        by_time = plan.interval is None and plan.minutes is not None
-        self._validation_seconds = 60 * (plan.minutes or 0) / VALIDATIONS if by_time else None
-        self._validated = self._stored = time.monotonic()
-
-    def ask(self, step: int) -> Told:
-        """What it is time for."""
-        alone = self._world.size == 1
-        if not alone and step % STEPS_BETWEEN_AGREEMENTS:
-            return Told()
-        now = time.monotonic()
-        seconds = self._validation_seconds
-        validate = seconds is not None and now - self._validated >= seconds
-        store = now - self._stored >= self._checkpoint_seconds
-        told = Told(self._stopping.signal, self._stopping.out_of_time, validate, store)
-        return self._world.from_first(told)
-
-    def validated(self) -> None:
-        """To be told after a validation."""
-        self._validated = time.monotonic()
-
-    def stored(self) -> None:
-        """To be told after a checkpoint."""
-        self._stored = time.monotonic()
 
 
 def fit(
@@ -112,68 +32,114 @@ def fit(
     `keeper` stores what comes of it, in the first process alone. Raises SystemExit with the status
     of the signal, 128 and its number, once all is stored, if one comes.
     """
-    name = f"training {plan.family}"
-    began, seconds_before = time.monotonic(), course.seconds
-    pace = Pace(trainer.steps, trainer.waited_seconds)
-    note = ""
     with Stopping(plan.minutes) as stopping:
+        fitting = Fitting(trainer, plan, course, keeper, reporter)
         clock = Clock(plan, stopping, world)
-        if keeper and course.validated == trainer.steps > 0:
-            # Perhaps it was killed between the checkpoint and the version of this step.
-            keeper.version(trainer, course, last=trainer.steps == plan.steps)
-        _show(reporter, name, trainer.steps, plan, 0.0, note)
-        while plan.steps is None or trainer.steps < plan.steps:
+        fitting.begins()
+        over = plan.steps is not None and trainer.steps >= plan.steps
+        while not over:
             losses = trainer.step()
-            step, told = trainer.steps, clock.ask(trainer.steps)
-            last = step == plan.steps or told.over
-            validates = last or told.validate or plan.validates_after(step)
-            reads = validates or step % plan.log_interval == 0
-            if reads:
-                figures = _read(losses)
-                speed = pace.since(step, trainer.waited_seconds)
+            told = clock.ask()
+            over = told.over or trainer.steps == plan.steps
+            validates = over or told.validate or plan.validates_after(trainer.steps)
+            if validates or plan.logs_after(trainer.steps):
+                fitting.logged(losses)
             if validates:
-                figures |= {f"validation/{k}": v for k, v in trainer.validate().items()}
-                course = course.at(step, figures, f"validation/{plan.figure}")
+                fitting.validated(last=over)
                 clock.validated()
-            if keeper and reads:
-                keeper.log(step, figures | speed)
-            if keeper and (validates or told.checkpoint or told.signal):
-                course = replace(course, seconds=seconds_before + time.monotonic() - began)
-                keeper.checkpoint(trainer, course)
+            elif told.checkpoint or told.signal:
+                fitting.stored()
                 clock.stored()
-            if keeper and validates:
-                keeper.version(trainer, course, last=last)
-            if validates:
-                note = f"{plan.figure} {course.figures[f'validation/{plan.figure}']:.4g}"
-            _show(reporter, name, step, plan, time.monotonic() - began, note)
+            fitting.show()
             if told.signal:
-                _stop(reporter, keeper, step, told.signal)
-            if last:
-                break
+                fitting.stop(told.signal)
     if stopping.signal:
-        _stop(reporter, keeper, trainer.steps, stopping.signal)
-    return course
+        fitting.stop(stopping.signal)
+    return fitting.course
 
 
-def _read(losses: "Mapping[str, Tensor]") -> dict[str, float]:
-    """Reading a tensor waits for the device, so this is not done at every step."""
-    return {name: float(value) for name, value in losses.items()}
+class Fitting:
+    """What is done around the steps of one sitting."""
 
+    def __init__(
+        self,
+        trainer: Trainer,
+        plan: Plan,
+        course: Course,
+        keeper: Keeper | None,
+        reporter: Reporter,
+    ) -> None:
+        self.course = course
+        """How far the training has come."""
+        self._trainer = trainer
+        self._plan = plan
+        self._keeper = keeper
+        self._reporter = reporter
+        self._began, self._seconds_before = time.monotonic(), course.seconds
+        self._pace = Pace(trainer.steps, trainer.waited_seconds)
+        self._read: dict[str, float] = {}
 
-def _show(reporter: Reporter, name: str, step: int, plan: Plan, seconds: float, note: str) -> None:
-    if plan.steps is None and plan.minutes is not None:
-        note = f"step {step}  {note}".rstrip()
-        total = max(round(60 * plan.minutes), 1)
-        reporter.update(name, min(round(seconds), total), total, note)
-    elif plan.steps is not None:
-        reporter.update(name, step, plan.steps, note)
+    def begins(self) -> None:
+        """Makes up for a version that a kill prevented, between its checkpoint and itself."""
+        step = self._trainer.steps
+        if self._keeper and self.course.validated == step > 0:
+            self._keeper.version(self._trainer, self.course, last=step == self._plan.steps)
+        self._paused()
+        self.show()
 
+    def logged(self, losses: "Mapping[str, Tensor]") -> None:
+        """Reads losses and logs them; it waits for the device, so not after every step."""
+        self._read = {name: float(value) for name, value in losses.items()}
+        speed = self._pace.since(self._trainer.steps, self._trainer.waited_seconds)
+        if self._keeper:
+            self._keeper.log(self._trainer.steps, self._read | speed)
 
-def _stop(reporter: Reporter, keeper: Keeper | None, step: int, number: int) -> None:
-    if keeper:
-        reporter.say(
-            f"training {keeper.record.family}: stopped after step {step}, which is kept; the same "
-            f"call goes on, and so does `demiurge train {keeper.record.family} --resume "
-            f"{keeper.record.id}`"
-        )
-    raise SystemExit(128 + number)
+    def validated(self, *, last: bool) -> None:
+        """Validates, logs the figures, and stores a checkpoint, and a version if it is worth it."""
+        trainer, step = self._trainer, self._trainer.steps
+        figures = {f"validation/{name}": value for name, value in trainer.validate().items()}
+        chosen_by = f"validation/{self._plan.figure}"
+        self.course = self.course.at(step, self._read | figures, chosen_by)
+        if self._keeper:
+            self._keeper.log(step, figures)
+            self.stored()
+            self._keeper.version(trainer, self.course, last=last)
+            self._keeper.listen(trainer)
+        self._paused()
+
+    def stored(self) -> None:
+        """Stores a checkpoint."""
+        seconds = self._seconds_before + time.monotonic() - self._began
+        self.course = replace(self.course, seconds=seconds)
+        if self._keeper:
+            self._keeper.checkpoint(self._trainer, self.course)
+        self._paused()
+
+    def show(self) -> None:
+        """Says how far it has come: in steps, or in seconds where time alone ends it."""
+        plan, step = self._plan, self._trainer.steps
+        figure = self.course.figures.get(f"validation/{plan.figure}")
+        note = "" if figure is None else f"{plan.figure} {figure:.4g}"
+        done, total = step, plan.steps
+        if total is None:
+            note = f"step {step}  {note}".rstrip()
+            total = max(round(60 * (plan.minutes or 0)), 1)
+            done = min(round(time.monotonic() - self._began), total)
+        self._reporter.update(f"training {plan.family}", done, total, note)
+
+    def stop(self, number: int) -> None:
+        """Raises SystemExit for a signal, and says how to go on."""
+        if self._keeper:
+            record = self._keeper.record
+            call = f"demiurge train {record.family} --resume {record.id}"
+            if self._plan.steps is None and self._plan.minutes is not None:
+                call += f" --minutes {self._plan.minutes:g}"
+            self._reporter.say(
+                f"training {record.family}: stopped after step {self._trainer.steps}, which is "
+                f"kept; the same call goes on, and so does `{call}`"
+            )
+        raise SystemExit(128 + number)
+
+    def _paused(self) -> None:
+        """The pace is that of the steps, whatever was done between them."""
+        self._pace.restart(self._trainer.steps, self._trainer.waited_seconds)

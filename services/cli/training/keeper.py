@@ -70,4 +70,7 @@ class Keeper:
                 card=card(record, course, trained),
                 best=course.is_best,
             )
-        self._tracker.listen(course.validated, trainer.examples())
+
+    def listen(self, trainer: Trainer) -> None:
+        """Sends sound of the step that was validated to W&B."""
+        self._tracker.listen(trainer.steps, trainer.examples())

@@ -21,7 +21,7 @@ class Order:
     device: str = "auto"
     """auto, cpu, cuda or cuda:1."""
     steps: int | None = None
-    """None means what the preset is made for, or without end if `minutes` are given."""
+    """None means what the preset is made for; where it does not say, `minutes` alone end it."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Values of the preset to replace, by their path, as "generator.ngf"."""
     database: str = ""
@@ -29,4 +29,4 @@ class Order:
     every: int | None = None
     """Steps from one validation to the next; None means a tenth of all."""
     minutes: float | None = None
-    """How long to train now; None means to the end."""
+    """How long to train now, as part of all steps; None means to the end."""

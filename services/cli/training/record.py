@@ -1,19 +1,28 @@
 """The record of a training: what it is, so that it can go on, and how it is found again.
 
 checkpoints/<family>/<id>/training.json        the record
-trained/<family>/<hash of the order>.json      {"id": "…"}
+trained/<family>/<hash of the order>.json      {"id": "…", "step": the best one, at its end}
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from services.cli.corpus import Corpus
-from services.errors import ConflictError, CorruptObjectError, NotFoundError
+from services.cli.progress import Reporter
+from services.errors import (
+    ConflictError,
+    CorruptObjectError,
+    NotFoundError,
+    UnreadableAudioError,
+)
 from services.runtime.object_store.port import ObjectStore
 
 # Raised when the same recordings and settings should make other weights.
@@ -64,9 +73,11 @@ class Record:
         content = orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
         return f"trained/{self.family}/{hashlib.sha256(content).hexdigest()}.json"
 
-    def refuse_other(self, corpus: Corpus) -> None:
-        """Raises ConflictError naming the recordings that are not as they were at the beginning."""
-        now = files_of(corpus)
+    def refuse_other(self, now: Mapping[str, str]) -> None:
+        """Raises ConflictError naming the recordings that are not as they were at the beginning.
+
+        `now` is what `files_of` gives.
+        """
         changed = [name for name in now if name in self.files and now[name] != self.files[name]]
         told = (
             ("changed", changed),
@@ -86,9 +97,36 @@ class Record:
             )
 
 
-def files_of(corpus: Corpus) -> dict[str, str]:
-    """SHA-256 of each recording by its name."""
-    return {recording.name: recording.sha256 for recording in corpus.recordings}
+def files_of(corpus: Corpus, reporter: Reporter) -> dict[str, str]:
+    """SHA-256 of each recording that can be read, by its name, in the order of the corpus.
+
+    Files are read in parallel, and `reporter` hears how many. Who decodes them names what cannot
+    be read.
+    """
+    sums: dict[str, str] = {}
+    recordings = {recording.name: recording for recording in corpus.recordings}
+    threads = ThreadPoolExecutor(os.cpu_count(), "hash")
+    try:
+        futures = {
+            threads.submit(getattr, recording, "sha256"): name
+            for name, recording in recordings.items()
+        }
+        for done, future in enumerate(as_completed(futures), 1):
+            with suppress(UnreadableAudioError):
+                sums[futures[future]] = future.result()
+            reporter.update("reading recordings", done, len(futures))
+    finally:
+        threads.shutdown(cancel_futures=True)
+    return {name: sums[name] for name in recordings if name in sums}
+
+
+class Earlier(NamedTuple):
+    """What the same order began before."""
+
+    record: Record
+    """As it is now: it may have been prolonged since."""
+    best: int
+    """The best step, if the order was carried out; 0 before."""
 
 
 class Records:
@@ -124,11 +162,32 @@ class Records:
         except ValidationError:
             raise CorruptObjectError(f"{key} is no record of a training", culprit=key) from None
 
-    def like(self, record: Record) -> Record | None:
+    def finish(self, record: Record, best: int) -> None:
+        """Stores that a training is at its end, and its best step for who gives its order again.
+
+        A training that was prolonged is no order's: it may have another best step than one that
+        was as long from the beginning.
+        """
+        self.write(record)
+        earlier = self._ordered(record)
+        if earlier and earlier[0] == record.id:
+            self._store.put(record.key, orjson.dumps({"id": record.id, "step": best}))
+
+    def like(self, record: Record) -> "Earlier | None":
         """The training that the same order began; None if there is none that can be read."""
+        earlier = self._ordered(record)
+        if not earlier:
+            return None
         try:
-            known: Mapping[str, Any] = orjson.loads(self._store.read(record.key))
-            return self.read(record.family, str(known["id"]))
+            return Earlier(self.read(record.family, earlier[0]), earlier[1])
+        except (NotFoundError, CorruptObjectError):
+            return None
+
+    def _ordered(self, record: Record) -> tuple[str, int] | None:
+        """Id and best step of what the same order began; step 0 before its end."""
+        try:
+            told: Mapping[str, Any] = orjson.loads(self._store.read(record.key))
+            return str(told["id"]), int(told.get("step", 0))
         except (NotFoundError, CorruptObjectError, orjson.JSONDecodeError, KeyError):
             return None
 

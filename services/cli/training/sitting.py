@@ -56,14 +56,15 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
 
     Raises what the family's trainer does, and SystemExit if a signal stops it.
     """
-    from services.cli.training.fit import Plan, fit
+    from services.cli.training.fit import fit
     from services.cli.training.keeper import Keeper
+    from services.cli.training.plan import Plan
     from services.synth.corpus.array_cache import ArrayCache
     from services.synth.device import open_device
     from services.synth.training.world import joined
 
     reporter, records = workshop.progress, Records(workshop.store)
-    with joined() as world:
+    with joined(sitting.device) as world:
         record = world.from_first(record)
         if world.is_first and sitting.begins:
             records.begin(record)
@@ -93,7 +94,7 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
                 version = _judged(record, made, device, workshop)
                 tracker.publish(ModelStore(workshop.store), version)
                 if plan.steps is not None and made.trainer.steps >= plan.steps:
-                    records.write(replace(record, finished=made.trainer.steps))
+                    records.finish(replace(record, finished=made.trainer.steps), version.step)
         version = world.from_first(version)
     if version is None:
         raise NotFoundError(f"{record.family} {record.id} has no version yet", culprit=record.id)

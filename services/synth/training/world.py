@@ -118,10 +118,11 @@ ALONE = World()
 
 
 @contextmanager
-def joined() -> Iterator[World]:
+def joined(device: str = "auto") -> Iterator[World]:
     """The world that `torchrun` describes in the environment, or alone; left at the end.
 
-    Raises ConfigurationError if the environment describes it in part.
+    `device` is what is asked for: with "cpu", GPUs are left alone. Raises ConfigurationError if the
+    environment describes a world in part.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
@@ -133,11 +134,10 @@ def joined() -> Iterator[World]:
                 culprit=name,
             )
     world = World(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
-    if torch.cuda.is_available():
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
         torch.cuda.set_device(world.local_rank)
-    processes.init_process_group(
-        BACKEND if torch.cuda.is_available() else "gloo", timeout=LONGEST_WAIT
-    )
+    processes.init_process_group(BACKEND if on_gpu else "gloo", timeout=LONGEST_WAIT)
     try:
         yield world
     finally:

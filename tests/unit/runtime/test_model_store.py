@@ -127,7 +127,7 @@ def test_what_was_found_out_lies_beside_the_weights_and_may_be_replaced(
     models: ModelStore, store: FolderStore
 ) -> None:
     version = save(models, "a", 1)
-    assert version.figures == {}
+    assert version.figures == models.pictures(version) == {}
     for distance in (1.5, 0.75):
         described = models.describe(
             version,
@@ -140,6 +140,7 @@ def test_what_was_found_out_lies_beside_the_weights_and_may_be_replaced(
         assert list(models.list("melgan")) == [described]
         assert models.read_card(described) == f"# A card, {distance}"
     assert store.read("models/melgan/a/1/spectrogram.png") == b"png 0.750000"
+    assert models.pictures(described) == {"spectrogram.png": b"png 0.750000"}
     assert models.read_weights(described) == b"w"
     assert list(store.keys("models/melgan/a/1/")) == [
         f"models/melgan/a/1/{name}"
@@ -159,6 +160,13 @@ def test_figures_are_those_of_a_step(models: ModelStore) -> None:
     models.describe(first, figures={"error": 1.0}, card="", pictures={})
     assert models.find("melgan", "a@1").figures == {"error": 1.0}
     assert models.find("melgan", "a@2").figures == {}
+
+
+def test_a_version_that_is_saved_again_keeps_its_card(models: ModelStore) -> None:
+    save(models, "k3x9q1ab", 1)
+    models.describe(models.find("melgan", "k3x9q1ab"), figures={}, card="judged", pictures={})
+    save(models, "k3x9q1ab", 1)
+    assert models.read_card(models.find("melgan", "k3x9q1ab")) == "judged"
 
 
 def test_nothing_is_written_of_a_description_that_cannot_be(

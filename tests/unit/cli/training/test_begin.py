@@ -11,16 +11,37 @@ import pytest
 import torch
 
 from services.cli.progress import Reporter
-from services.cli.training.begin import go_on, train
+from services.cli.training import families
+from services.cli.training.begin import go_on, ordered_settings, train
 from services.cli.training.crew import train_all
 from services.cli.training.order import Order
 from services.cli.training.sitting import Sitting, Workshop
-from services.errors import DemiurgeError, InvalidInputError, NotFoundError
+from services.errors import (
+    DemiurgeError,
+    InvalidInputError,
+    NotFoundError,
+    SettingsMismatchError,
+)
+from services.predictor.presets import PRESETS as PREDICTORS
+from services.predictor.training import PredictorTrainer
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
+from services.synth.melgan.presets import PRESETS as MELGANS
+from services.synth.unagan.presets import PRESETS as UNAGANS
 from tests.conftest import sound
 
 SMALL = {"window_size": 5, "hidden_size": 4, "num_layers": 1}
+NARROW_UNAGAN = {
+    "networks.mel.n_fft": 256,
+    "networks.mel.hop_length": 64,
+    "networks.mel.win_length": 256,
+    "networks.mel.n_mels": 16,
+    "networks.z_dim": 4,
+    "networks.z_scale_factors": "2,2",
+    "networks.middle_dim": 8,
+    "batch_size": 2,
+    "segment_seconds": 0.1,
+}
 
 
 class Notes(Reporter):
@@ -37,6 +58,9 @@ class Notes(Reporter):
     def update(self, name: str, completed: int, total: int, note: str = "") -> None:  # noqa: ARG002
         self.updates.append((name, completed, total))
         self._happen()
+
+    def trained(self) -> int:
+        return sum(name.startswith("training") for name, *_ in self.updates)
 
 
 @pytest.fixture(autouse=True)
@@ -67,9 +91,9 @@ def test_the_same_order_finds_the_model_and_another_seed_trains_another(folder: 
     notes = Notes()
     workshop = Workshop.here(notes)
     first = train(order(folder), workshop)
-    trained = len(notes.updates)
+    trained = notes.trained()
     assert train(order(folder), workshop) == first
-    assert len(notes.updates) == trained
+    assert notes.trained() == trained > 0
     assert train(order(folder, seed=1), workshop).id != first.id
 
 
@@ -167,13 +191,75 @@ def test_trainings_that_are_ended_store_their_state_and_go_on(folder: Path) -> N
     assert f"goes on after step {step}" in again.said
 
 
-def test_an_order_that_was_prolonged_finds_the_longer_model(folder: Path) -> None:
-    workshop = Workshop.here(Notes())
+def test_an_order_finds_what_it_made_and_not_what_became_of_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = iter([3.0, 2.0, 1.0])
+    monkeypatch.setattr(
+        PredictorTrainer,
+        "validate",
+        lambda trainer: {"free_run": next(figures)},  # noqa: ARG005
+    )
+    notes = Notes()
+    workshop = Workshop.here(notes)
     first = train(order(folder), workshop)
     longer = go_on("predictor", first.id, workshop, Sitting("cpu"), steps=3)
-    assert longer.id == first.id
-    assert ModelStore(workshop.store).find("predictor", f"{first.id}@3")
-    assert train(order(folder), workshop) == longer
+    assert (first.step, longer.version_id) == (2, f"{first.id}@3")
+    trained = notes.trained()
+    assert train(order(folder), workshop) == first
+    assert notes.trained() == trained
+
+
+def test_an_order_that_was_prolonged_before_its_end_begins_anew_and_says_so(folder: Path) -> None:
+    notes = Notes()
+    workshop = Workshop.here(notes)
+    first = train(order(folder, minutes=0.0), workshop)
+    go_on("predictor", first.id, workshop, Sitting("cpu"), steps=3)
+    again = train(order(folder), workshop)
+    assert again.id != first.id
+    assert any(f"`--resume {first.id}` goes on with that one" in text for text in notes.said)
+
+
+@pytest.mark.parametrize(
+    ("family", "preset"),
+    [
+        (family, name)
+        for family, presets in (("melgan", MELGANS), ("unagan", UNAGANS), ("predictor", PREDICTORS))
+        for name in presets
+    ],
+)
+def test_minutes_limit_a_sitting_of_any_preset_and_leave_its_steps(
+    folder: Path, family: str, preset: str
+) -> None:
+    timed = order(folder, family, preset=preset, steps=None, overrides={}, minutes=60.0)
+    assert ordered_settings(timed) == families.preset(family, preset)
+
+
+def test_a_cosine_may_be_chosen_where_steps_are_given_with_it(folder: Path) -> None:
+    changes = {"preset": "published-script", "overrides": {"schedule": "cosine"}}
+    assert ordered_settings(order(folder, "melgan", **changes, steps=3)).steps == 3
+    with pytest.raises(SettingsMismatchError, match="a cosine must know the number of steps"):
+        ordered_settings(order(folder, "melgan", **changes, steps=None, minutes=1.0))
+
+
+def test_a_training_begun_by_time_alone_needs_an_end_to_go_on(folder: Path) -> None:
+    workshop = Workshop.here(Notes())
+    timed = order(
+        folder,
+        "unagan",
+        preset="published-script",
+        steps=None,
+        minutes=0.0,
+        overrides=NARROW_UNAGAN,
+    )
+    first = train(timed, workshop)
+    with pytest.raises(InvalidInputError, match="give --steps or --minutes"):
+        go_on("unagan", first.id, workshop, Sitting("cpu"))
+    models = ModelStore(workshop.store)
+    go_on("unagan", first.id, workshop, Sitting("cpu", minutes=0.0))
+    assert models.find("unagan", f"{first.id}@2").config["figures"]
+    go_on("unagan", first.id, workshop, Sitting("cpu"), steps=3)
+    assert models.find("unagan", f"{first.id}@3").config["figures"]
 
 
 @pytest.mark.parametrize(

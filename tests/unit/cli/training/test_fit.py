@@ -1,6 +1,7 @@
 import math
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from safetensors.torch import save
 from services.cli.progress import Reporter
 from services.cli.training import keeper as keeping
 from services.cli.training.course import Course
-from services.cli.training.fit import Plan, fit
+from services.cli.training.fit import fit
 from services.cli.training.journal import read_journal
 from services.cli.training.keeper import Keeper
+from services.cli.training.plan import Plan
 from services.cli.training.record import Record
 from services.cli.training.tracking import Tracker
 from services.errors import InvalidInputError
@@ -159,6 +161,7 @@ def test_a_signal_stops_after_the_step_and_the_training_goes_on(desk: Desk, numb
     assert stopped.value.code == 128 + number
     assert "stopped after step 3" in desk.notes.said[0]
     assert "--resume abc12345" in desk.notes.said[0]
+    assert "--minutes" not in desk.notes.said[0]
     assert signal.getsignal(number) is before
     assert desk.stored_steps() == ["2.pt", "3.pt"]
     again = Ramp(*figures)
@@ -176,6 +179,67 @@ def test_time_ends_a_training_with_a_version_and_another_sitting_goes_on(desk: D
     assert again.steps == 2
     assert desk.models.find("melgan", "abc12345").step == 2
     assert desk.logged() == [1, 2]
+
+
+def test_what_stops_a_training_by_time_names_a_call_that_ends(desk: Desk) -> None:
+    def told(step: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        desk.train(Ramp(1.0, happens=told), steps=None, every=None, minutes=30.0)
+    assert "`demiurge train melgan --resume abc12345 --minutes 30`" in desk.notes.said[0]
+
+
+def test_what_was_judged_keeps_its_card_when_its_training_goes_on(desk: Desk) -> None:
+    desk.train(Ramp(1.0), steps=2, every=2)
+    version = desk.models.find("melgan", "abc12345")
+    desk.models.describe(version, figures={"error": 1.0}, card="judged", pictures={})
+    desk.train(Ramp(1.0), steps=2, every=2)
+    desk.train(Ramp(2.0), steps=4, every=2)
+    assert desk.models.read_card(version) == "judged"
+    assert desk.models.find("melgan", "abc12345").step == 2
+
+
+def test_each_validation_can_be_heard(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    monkeypatch.setattr(Tracker, "listen", lambda tracker, step, examples: heard.append(step))  # noqa: ARG005
+    desk.train(Ramp(1.0, 2.0, 3.0, 4.0))
+    assert heard == [1, 2, 3, 4]
+
+
+def test_the_pace_is_that_of_the_steps_whatever_comes_between(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def passes(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    class Slow(Ramp):
+        def validate(self) -> Mapping[str, float]:
+            passes(50.0)
+            return super().validate()
+
+        def state_dict(self) -> dict[str, Any]:
+            passes(100.0)
+            return super().state_dict()
+
+        def weights(self) -> bytes:
+            passes(200.0)
+            return super().weights()
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    # Longer than the time from one checkpoint to the next, so that some lie between validations.
+    desk.train(
+        Slow(2.0, 1.0, happens=lambda step: passes(0.5)),  # noqa: ARG005
+        steps=40,
+        every=20,
+        checkpoint_minutes=0.02,
+    )
+    entries = read_journal(desk.store, "melgan", "abc12345")
+    paces = [entry.figures["steps_per_second"] for entry in entries]
+    assert paces == pytest.approx([2.0] * 20)
 
 
 def test_the_newest_two_checkpoints_are_kept_and_a_damaged_one_is_told(desk: Desk) -> None:
@@ -223,20 +287,6 @@ def test_a_version_that_a_kill_prevented_is_stored_by_the_next_sitting(
             desk.train(Ramp(1.0), steps=1)
     desk.train(Ramp(1.0), steps=1)
     assert desk.models.find("melgan", "abc12345").step == 1
-
-
-def test_the_card_tells_how_the_model_came_about(desk: Desk) -> None:
-    desk.train(Ramp(3.0, 1.0), steps=2)
-    card = (desk.folder / "store/models/melgan/abc12345/2/card.md").read_text()
-    assert "# melgan abc12345, step 2" in card
-    assert "Trained on birds, 2 of 4 steps" in card
-    assert "Held out: b.wav" in card
-    assert (
-        "`demiurge train melgan --recorded birds --preset demo-cpu --seed 7 --steps 4 --every 1 "
-        "--ngf 8`" in card
-    )
-    assert "| validation/error | 1 |" in card
-    assert "| generator.ngf | 8 |" in card
 
 
 def test_the_corpus_of_a_record_is_that_of_its_recordings() -> None:

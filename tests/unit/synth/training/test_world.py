@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import distributed as processes
 from torch import nn
 
 from services.errors import ConfigurationError, SettingsMismatchError
@@ -78,3 +79,25 @@ def test_each_process_of_several_has_its_own_gpu() -> None:
     assert World(rank=5, size=8, local_rank=1).device("cuda") == "cuda:1"
     assert ALONE.device("cuda") == "cuda"
     assert World(1, 2, 1).device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(("device", "chosen"), [("cpu", []), ("auto", [0]), ("cuda", [0])])
+def test_a_gpu_is_taken_only_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, device: str, chosen: list[int]
+) -> None:
+    backends = []
+    taken: list[int] = []
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    begin = "init_process_group"
+    monkeypatch.setattr(processes, begin, lambda name, timeout: backends.append(name))  # noqa: ARG005
+    monkeypatch.setattr(processes, "destroy_process_group", lambda: None)
+    with joined(device) as world:
+        assert world == World(0, 2)
+    assert taken == chosen
+    assert ["nccl" in name for name in backends] == [bool(chosen)]
