@@ -1,7 +1,7 @@
 """`demiurge export`: a model as a folder, to give away or to keep beside a project."""
 
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,18 +39,12 @@ def export(
     from services.runtime.settings import RuntimeSettings, load
 
     check_output("--out", out)
-    store = open_store(load(RuntimeSettings))
-    models, target = ModelStore(store), ModelStore(FolderStore(out))
+    models = ModelStore(open_store(load(RuntimeSettings)))
+    target = ModelStore(FolderStore(out))
     version = models.find(family, model)
     weights, config = models.read_weights(version), dict(version.config)
     # The target's own weights have another size and hash.
     del config["weights_sha256"], config["weights_size_bytes"]
-    folder = PurePosixPath(version.weights_key).parent
-    pictures = {
-        PurePosixPath(key).name: store.read(key)
-        for key in store.keys(f"{folder}/")
-        if key.endswith(".png")
-    }
     card = models.read_card(version)
     exported = target.save(
         family,
@@ -61,7 +55,7 @@ def export(
         card=card,
         best=True,
     )
-    target.describe(exported, figures=version.figures, card=card, pictures=pictures)
+    target.describe(exported, figures=version.figures, card=card, pictures=models.pictures(version))
     typer.echo(str(out / "models" / family / version.id))
 
 
