@@ -1,13 +1,10 @@
-"""The curves of a training, from its journal: a table for the terminal and a picture.
+"""The curves of a training, from its journal: a table for the terminal and a picture."""
 
-Drawn by matplotlib's Agg canvas through its objects alone, as the spectrogram of a piece is.
-"""
-
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from services.cli.drawing import as_png, blank
 from services.cli.listing import columns
 from services.cli.training.journal import Entry, series
 
@@ -52,23 +49,16 @@ def table(entries: Sequence[Entry], encoding: str = "utf-8") -> str:
 
 def png(entries: Sequence[Entry], title: str) -> bytes:
     """A panel for each figure by step, the norms of gradients in one together, as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels: dict[str, dict[str, _Points]] = {}
     for name, points in series(entries).items():
         together = name.startswith("gradient_norm/")
         panels.setdefault("gradient_norm" if together else name, {})[name] = points
     rows = math.ceil(len(panels) / PANELS_A_ROW)
-    figure = Figure(figsize=(4.5 * PANELS_A_ROW, 2.6 * rows + 0.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(4.5 * PANELS_A_ROW, 2.6 * rows + 0.6, dots_per_inch=110)
     figure.suptitle(title)
     for number, (name, lines) in enumerate(panels.items(), start=1):
         _draw(figure.add_subplot(rows, PANELS_A_ROW, number), name, lines)
-    target = io.BytesIO()
-    # No Software entry: it would change with matplotlib's version alone.
-    figure.savefig(target, format="png", metadata={"Software": None})
-    return target.getvalue()
+    return as_png(figure)
 
 
 def _draw(axes: Any, name: str, lines: dict[str, _Points]) -> None:

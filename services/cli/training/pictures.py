@@ -1,8 +1,9 @@
 """Spectrograms side by side, as a PNG: what a person looks at before listening."""
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from services.cli.drawing import as_png, blank
 
 if TYPE_CHECKING:
     from services.synth.evaluation.judgement import Panel
@@ -16,13 +17,8 @@ def spectrogram_picture(rows: "Sequence[Sequence[Panel]]", seconds_per_frame: fl
 
     The same panels give the same bytes. There must be a panel in a row.
     """
-    # Objects alone, no pyplot: nothing is shared, and no screen is asked for.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = max(len(row) for row in rows)
-    figure = Figure(figsize=(4.2 * columns, 2.6 * len(rows)), dpi=80, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(4.2 * columns, 2.6 * len(rows), dots_per_inch=80)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     longest = max(panel.mel.shape[1] for row in rows for panel in row) * seconds_per_frame
     image = None
@@ -48,7 +44,4 @@ def spectrogram_picture(rows: "Sequence[Sequence[Panel]]", seconds_per_frame: fl
             axes.tick_params(labelsize=7)
     if image is not None:
         figure.colorbar(image, ax=list(grid.flat), label="Level (dB)", pad=0.01, fraction=0.03)
-    target = io.BytesIO()
-    # No Software entry either: it would change with matplotlib's version alone.
-    figure.savefig(target, format="png", metadata={"Software": None})
-    return target.getvalue()
+    return as_png(figure)
