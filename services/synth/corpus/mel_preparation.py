@@ -65,7 +65,7 @@ def prepare_mels(
     return prepared
 
 
-def peak_normalised(clip: Clip, shortest_samples: int) -> NDArray[np.float32]:
+def _peak_normalised(clip: Clip, shortest_samples: int) -> NDArray[np.float32]:
     """(at least `shortest_samples`,) float32: the clip with its peak at 1, looped if shorter.
 
     Raises InvalidInputError, naming the clip, if it is silent.
@@ -111,7 +111,7 @@ def _pieces(clip: Clip, spectrogram: MelSpectrogram, shortest: int) -> Iterator[
     """(n_mels, frames) float32 each, which side by side are the mel of the whole clip."""
     hop = spectrogram.settings.hop_length
     if clip.samples.size <= max(shortest, PIECE_FRAMES * hop):
-        yield _mel(peak_normalised(clip, shortest), spectrogram)
+        yield _mel(_peak_normalised(clip, shortest), spectrogram)
         return
     peak = np.float32(_audible(clip).peak)
     # Frames that see beyond a piece's end; at the clip's own ends that is how it should be.

@@ -55,15 +55,12 @@ class Batches:
     """Of the training."""
     items: range
     """Which items of each batch are this device's."""
-    pinned: bool = False
-    """Whether a GPU is to fetch them."""
 
     def make(self, step: int) -> Batch:
         """This device's share of the batch of a step."""
         seeds = [(self.seed, step, item) for item in self.items]
         crops = [self.corpus.crop(np.random.default_rng((*seed, CROPS))) for seed in seeds]
-        batch = Batch(torch.stack(crops), *self.noise(seeds))
-        return batch.pinned() if self.pinned else batch
+        return Batch(torch.stack(crops), *self.noise(seeds))
 
     def noise(self, seeds: Iterable[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """`z` and `states` of a batch with one item a seed, normally distributed."""

@@ -1,7 +1,7 @@
 """Training of UNAGAN: BEGAN with cycle regularization (Liu et al., Interspeech 2020)."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,22 +11,21 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from services.errors import InvalidInputError
 from services.synth.corpus.array_cache import ArrayCache
-from services.synth.corpus.augmentation import Augmentation
-from services.synth.corpus.clips import Clip, split_clips
+from services.synth.corpus.clips import Clip
+from services.synth.training.adam import adam
 from services.synth.training.averaging import averaged, follow
-from services.synth.training.feeding import Feed
 from services.synth.training.resumption import refuse_other_settings
 from services.synth.training.schedule import learning_rate
+from services.synth.training.supply import Supply
 from services.synth.training.world import ALONE, World
 from services.synth.unagan.batches import Batch, Batches
-from services.synth.unagan.corpus import Corpus, audible
-from services.synth.unagan.discriminator import Discriminator
-from services.synth.unagan.encoder import Encoder
-from services.synth.unagan.generator import build_generator
+from services.synth.unagan.corpus import split_corpus
+from services.synth.unagan.examples import examples
+from services.synth.unagan.generator import Generator, Unagan
 from services.synth.unagan.losses import Equilibrium, distance, mel_distance
 from services.synth.unagan.moments import Moments
+from services.synth.unagan.networks import draw_networks
 from services.synth.unagan.training_settings import UnaganTraining
 
 VALIDATION_SEED = 123
@@ -38,7 +37,8 @@ MOMENT_FRAMES = 2**18
 class UnaganTrainer:
     """Trains generator, discriminator and, with cycles, encoder, a step a call.
 
-    The same settings, clips and seed give the same weights on the same device.
+    The same settings, clips and seed give the same weights on the same device. `tell` hears of how
+    many clips of how many the mels are made.
 
     Several devices (`world`) each draw and learn their share of the batch. Gradients and the losses
     that move k are averaged over them, so all hold the same networks and the same k. Batch norm
@@ -59,6 +59,7 @@ class UnaganTrainer:
         seed: int = 0,
         world: World = ALONE,
         cache: ArrayCache | None = None,
+        tell: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005 - tells nobody
     ) -> None:
         self.settings = settings
         self.device = torch.device(device)
@@ -66,64 +67,29 @@ class UnaganTrainer:
         self.steps = 0
         self._world = world
         items = world.share(settings.batch_size)
-        heard = audible(clips)
-        if not heard:
-            raise InvalidInputError("no clip holds any sound: there is nothing to learn from")
-        training, validation = split_clips(heard, settings.validation_share, seed)
-        # Of a single file, one side of the split may be silent.
-        training, validation = audible(training) or heard, audible(validation) or heard
-        self._validation_files = sorted({clip.name for clip in validation})
-        self._training = Corpus(settings, training, cache=cache)
-        self._validation = Corpus(
-            replace(settings, augmentation=Augmentation()),
-            validation,
-            (self._training.mean, self._training.std),
-            cache,
+        self._training, self._validation = split_corpus(
+            settings, clips, seed, cache=cache, tell=tell
         )
-        self._feed: Feed[Batch] | None = None
-
-        networks = settings.networks
-        # Weights are drawn on the CPU, so that they are the same for every device, and without
-        # moving the caller's random state.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.generator = build_generator(networks).to(self.device)
-            self.discriminator = Discriminator(networks.feat_dim, networks.middle_dim).to(
-                self.device
-            )
-            self.encoder = (
-                Encoder(
-                    networks.feat_dim,
-                    networks.z_dim,
-                    networks.z_scale_factors,
-                    networks.middle_dim,
-                ).to(self.device)
-                if settings.cycle
-                else None
-            )
-        self._networks: dict[str, nn.Module] = {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-        } | ({"encoder": self.encoder} if self.encoder else {})
+        networks = draw_networks(settings, seed, self.device)
+        self.generator = networks.generator
+        self.discriminator = networks.discriminator
+        self.encoder = networks.encoder
+        self._networks = networks.by_name()
         self._called = {
             name: settings.precision.compiled(network) for name, network in self._networks.items()
         }
+        self._averaged = averaged(self.generator) if settings.average_decay else None
         self._batches = Batches(
-            settings,
-            self._training,
-            self.generator.recurrent_blocks,
-            seed,
-            items,
-            pinned=self.device.type == "cuda",
+            settings, self._training, self.generator.recurrent_blocks, seed, items
         )
+        self._supply = Supply(self._batches.make, self.device)
         self._moments = (
             Moments.of(self._batches.many_crops(MOMENT_FRAMES)).to(self.device)
             if settings.moments_weight
             else None
         )
-        self._averaged = averaged(self.generator) if settings.average_decay else None
         self._optimizers = {
-            name: torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+            name: adam(network, settings.learning_rate, self.device)
             for name, network in self._networks.items()
         }
         self._scaler = settings.precision.scaler(self.device)
@@ -133,8 +99,8 @@ class UnaganTrainer:
 
     @property
     def waited_seconds(self) -> float:
-        """How long the device has waited for batches since this training began or resumed."""
-        return self._feed.waited_seconds if self._feed else 0.0
+        """How long the device has waited for batches, in all."""
+        return self._supply.waited_seconds
 
     def step(self) -> dict[str, Tensor]:
         """One step of all networks on a fresh batch.
@@ -142,15 +108,17 @@ class UnaganTrainer:
         Returns losses, k, learning rate and gradient norms before clipping, 0-d, on the device:
         means over all devices, but for the norms, which are of the mean gradients.
         """
-        if self._feed is None:
-            self._feed = Feed(self._batches.make, self.steps)
-        batch = self._feed.next().to(self.device)
+        batch = self._supply.next(self.steps).to(self.device)
         rate = self._learning_rate()
         for name, network in self._networks.items():
             network.train()
             self._optimizers[name].param_groups[0]["lr"] = rate
         with self.settings.precision.arithmetic():
+            # What generated mels cost is the generator's business: the discriminator's own
+            # gradients of it would be thrown away.
+            self.discriminator.requires_grad_(False)
             generated, losses = self._generator_losses(batch, self._called["generator"])
+            self.discriminator.requires_grad_(True)
             total = losses["generator"]
             if self.encoder:
                 cycles = losses["noise_cycle"] + losses["mel_cycle"]
@@ -176,7 +144,7 @@ class UnaganTrainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean figures on the held-out clips, always on the same crops and noise; lower is better.
+        """Mean figures on held-out crops, always on the same ones and noise; lower is better.
 
         `convergence` is BEGAN's measure, `mel_distance` that between as many generated crops and
         the held-out ones, in standard deviations of the corpus. Speaks to no other device.
@@ -185,7 +153,8 @@ class UnaganTrainer:
             network.eval()
         sums: dict[str, float] = {}
         reals, fakes = [], []
-        for number, real in enumerate(self._validation.batches(self.settings.batch_size)):
+        crops = self._validation.batches(self.settings.batch_size, self.settings.validation_crops)
+        for number, real in enumerate(crops):
             drawn = self._batches.noise(
                 (VALIDATION_SEED, number, item) for item in range(len(real))
             )
@@ -219,14 +188,20 @@ class UnaganTrainer:
                 "seed": self.seed,
                 "steps": self.steps,
                 "devices": self._world.size,
-                "validation_files": self._validation_files,
+                "validation_files": sorted({clip.name for clip in self._validation.clips}),
             },
             "validation_figure": self.settings.validation_figure,
         }
 
     def examples(self) -> Mapping[str, tuple[NDArray[np.float32], int]]:
-        """Nothing to hear: mels want a vocoder."""
-        return {}
+        """Held-out sound, and what is sung, voiced by Griffin-Lim: mono samples and their rate."""
+        unagan = Unagan(
+            self.settings.networks,
+            self._singer.eval(),
+            self._training.mean.to(self.device),
+            self._training.std.to(self.device),
+        )
+        return examples(unagan, self._validation.clips[0])
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on; a view of it, so store it before that step."""
@@ -259,12 +234,14 @@ class UnaganTrainer:
         self._scaler.load_state_dict(state["scaler"])
         self._equilibrium.k = state["k"].to(self.device)
         self.steps = int(state["steps"])
-        if self._feed:
-            self._feed.close()
-        self._feed = None
+        self.close()
+
+    def close(self) -> None:
+        """Ends the thread that readies batches; another `step` starts it again."""
+        self._supply.close()
 
     @property
-    def _singer(self) -> nn.Module:
+    def _singer(self) -> Generator:
         """The generator that is judged and stored."""
         return self._averaged or self.generator
 

@@ -1,18 +1,36 @@
 """How an UNAGAN is trained: every choice by name, those of the published script as defaults."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
-from services.errors import InvalidInputError
+from services.errors import InvalidInputError, SettingsMismatchError
 from services.synth.corpus.augmentation import Augmentation
+from services.synth.training.bounds import refuse_beyond_bounds, refuse_unknown
 from services.synth.training.precision import Precision
 from services.synth.training.schedule import Schedule
 from services.synth.unagan.generator import UnaganSettings
 
+ValidationFigure = Literal[
+    "convergence",
+    "mel_distance",
+    "generator",
+    "discriminator",
+    "real",
+    "generated",
+    "noise_cycle",
+    "mel_cycle",
+]
+"""What `validate` gives; the last two with cycles only."""
+CYCLE_FIGURES = ("noise_cycle", "mel_cycle")
+
 
 @dataclass(frozen=True)
 class UnaganTraining:
-    """How to train. Raises InvalidInputError for values that cannot work together."""
+    """How to train.
+
+    Raises InvalidInputError naming a value that cannot be, SettingsMismatchError for values that
+    cannot work together.
+    """
 
     networks: UnaganSettings = field(default_factory=UnaganSettings)
     """What the networks look like."""
@@ -51,28 +69,43 @@ class UnaganTraining:
     """How slowly the averaged weights, which are then the model, follow; 0 means no average."""
     validation_share: float = 0.1
     """Share of source files kept back."""
-    validation_figure: str = "convergence"
+    validation_seconds: float = 300.0
+    """How much of them is judged by in one validation, at least a crop; taken evenly."""
+    validation_figure: ValidationFigure = "convergence"
     """The figure of `validate` by which the best step is chosen: lower is better."""
 
     def __post_init__(self) -> None:
-        if self.cycle and self.networks.variant != "hierarchical":
-            raise InvalidInputError(
-                "cycle losses need the hierarchical variant: set cycle to false", culprit="cycle"
-            )
-        for name in ("segment_seconds", "batch_size", "learning_rate", "max_gradient_norm"):
-            if not getattr(self, name) > 0:
-                raise InvalidInputError(f"{name} must be positive", culprit=name)
-        for name in ("learning_rate_floor", "average_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InvalidInputError(f"{name} must be from 0 to below 1", culprit=name)
-        for name in ("gamma", "lambda_k", "lambda_cycle", "moments_weight"):
-            if not getattr(self, name) >= 0:
-                raise InvalidInputError(f"{name} must not be negative", culprit=name)
+        refuse_unknown("schedule", self.schedule, get_args(Schedule))
+        refuse_unknown("validation_figure", self.validation_figure, get_args(ValidationFigure))
+        refuse_beyond_bounds(
+            self,
+            positive=(
+                "segment_seconds",
+                "batch_size",
+                "learning_rate",
+                "max_gradient_norm",
+                "validation_seconds",
+            ),
+            not_negative=("gamma", "lambda_k", "lambda_cycle", "moments_weight"),
+            below_one=("learning_rate_floor", "average_decay"),
+        )
         if not 0 <= self.init_k <= 1:
-            raise InvalidInputError("init_k must be from 0 to 1", culprit="init_k")
-        if self.schedule == "cosine" and not self.steps:
             raise InvalidInputError(
-                "a cosine must know the number of steps: give steps", culprit="steps"
+                f"init_k is {self.init_k}: it must be from 0 to 1", culprit="init_k"
+            )
+        if self.cycle and self.networks.variant != "hierarchical":
+            raise SettingsMismatchError(
+                "UNAGAN: cycle losses need the hierarchical variant: set cycle to false",
+                culprit="cycle",
+            )
+        if self.validation_figure in CYCLE_FIGURES and not self.cycle:
+            raise SettingsMismatchError(
+                f"UNAGAN: without cycles there is no {self.validation_figure} to validate by",
+                culprit="validation_figure",
+            )
+        if self.schedule == "cosine" and not self.steps:
+            raise SettingsMismatchError(
+                "UNAGAN: a cosine must know the number of steps: give steps", culprit="steps"
             )
 
     @property
@@ -81,6 +114,13 @@ class UnaganTraining:
         mel, columns = self.networks.mel, self.networks.frames_per_z
         frames = self.segment_seconds * mel.sample_rate_hertz / mel.hop_length
         return max(1, -(-round(frames) // columns)) * columns
+
+    @property
+    def validation_crops(self) -> int:
+        """How many crops are judged by at most."""
+        mel = self.networks.mel
+        crop_seconds = self.segment_frames * mel.hop_length / mel.sample_rate_hertz
+        return max(1, int(self.validation_seconds / crop_seconds))
 
     def to_config(self) -> dict[str, Any]:
         """The settings of training, without those of the networks, as JSON values."""

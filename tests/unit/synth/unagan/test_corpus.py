@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 from services.synth.corpus.array_cache import ArrayCache
 from services.synth.corpus.augmentation import Augmentation
 from services.synth.corpus.clips import Clip
-from services.synth.unagan.corpus import Corpus, audible
+from services.synth.unagan.corpus import Corpus, audible, split_corpus
 from tests.unit.synth.unagan.trainers import SMALL, clip, clips
 
 
@@ -90,12 +91,69 @@ def test_a_crop_made_as_it_is_drawn_is_that_of_the_whole_mel() -> None:
     whole = Corpus(SMALL, [sound])
     mel = torch.cat([batch[0] for batch in whole.batches(1)], dim=1)
 
-    crop = Corpus(inverted, [sound])._augmented(
-        sound.samples[: (SMALL.segment_frames + 4) * 256] / np.float32(sound.peak),
-        np.random.default_rng(0),
+    crop = Corpus(inverted, [sound])._mel_of(
+        sound.samples[: (SMALL.segment_frames + 4) * 256] / np.float32(sound.peak)
     )
 
     torch.testing.assert_close(crop, mel[:, 2 : 2 + SMALL.segment_frames], atol=1e-4, rtol=0)
+
+
+def test_augmented_crops_of_a_quiet_recording_are_those_of_a_loud_one() -> None:
+    augmented = replace(SMALL, augmentation=Augmentation(gain_decibels=6, speed=0.1))
+    loud = clip("a.wav", 1.0, 1.0)
+    quiet = Clip("a.wav", loud.samples / np.float32(16))
+
+    for one, other in zip(
+        *(crops(Corpus(augmented, [heard]), 5) for heard in (loud, quiet)), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
+
+
+def test_augmented_crops_of_clips_shorter_than_one_are_looped() -> None:
+    corpus = Corpus(replace(SMALL, augmentation=Augmentation(speed=0.3)), [tone(5000, 0.01)])
+
+    for crop in crops(corpus, 5):
+        # Silence would be at -5.
+        assert (crop * corpus.std[:, None] + corpus.mean[:, None]).max(dim=0).values.min() > -2
+
+
+def test_recordings_in_files_stay_there_when_their_crops_are_augmented(tmp_path: Path) -> None:
+    sound = clip("a.wav", 20.0)
+    np.save(tmp_path / "a.npy", sound.samples)
+    kept = Clip("a.wav", np.load(tmp_path / "a.npy", mmap_mode="r"), origin="a")
+    settings = replace(SMALL, augmentation=Augmentation(speed=0.1))
+    cache = ArrayCache(tmp_path / "cache")
+    Corpus(settings, [kept], cache=cache)
+
+    tracemalloc.start()
+    corpus = Corpus(settings, [kept], cache=cache)
+    crops(corpus, 3)
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert held < sound.samples.nbytes / 10
+    assert most < sound.samples.nbytes
+
+
+def test_what_validates_is_at_most_so_many_crops_taken_evenly() -> None:
+    corpus = Corpus(SMALL, [clip("a.wav", 1.0, seed=1), clip("b.wav", 1.0, seed=2)])
+    everything = torch.cat(corpus.batches(4))
+
+    few = torch.cat(corpus.batches(4, most=3))
+
+    assert len(everything) == 16
+    assert torch.equal(few, everything[[0, 8, 15]])
+    assert torch.equal(torch.cat(corpus.batches(4, most=16)), everything)
+    assert torch.equal(torch.cat(corpus.batches(4, most=99)), everything)
+
+
+def test_what_is_done_of_all_mels_is_told_as_one_count() -> None:
+    told: list[tuple[int, int]] = []
+
+    learned, held_out = split_corpus(SMALL, clips(5), 0, tell=lambda *each: told.append(each))
+
+    assert (len(learned.clips), len(held_out.clips)) == (4, 1)
+    assert told == [(done, 5) for done in range(1, 6)]
 
 
 def test_silent_clips_are_told_from_audible_ones() -> None:

@@ -5,12 +5,22 @@ import pytest
 import torch
 
 from services.errors import SettingsMismatchError
+from services.synth.training.supply import Supply
 from services.synth.training.world import World
+from services.synth.unagan.training import UnaganTrainer
 from tests.unit.synth.training.processes import together
 from tests.unit.synth.unagan.trainers import SMALL, trainer
 
 # Halves of four, a k that moves fast enough to be seen, and gradients that nothing clips.
 PAIR = replace(SMALL, batch_size=4, lambda_k=2.0, init_k=0.5, max_gradient_norm=1e9)
+
+
+def half(items: range) -> UnaganTrainer:
+    """A trainer, alone, of these items of the batch."""
+    training = trainer(replace(PAIR, batch_size=2))
+    batches = replace(training._batches, items=items)
+    training._supply = Supply(batches.make, training.device)
+    return training
 
 
 def train(world: World) -> dict[str, Any]:
@@ -47,9 +57,8 @@ def test_two_devices_learn_one_network_from_their_halves_of_one_batch() -> None:
     assert first["batch norms"] != second["batch norms"]
 
     # What a device does with its half alone: together they are the mean of it.
-    halves = [trainer(replace(PAIR, batch_size=2)) for _ in range(2)]
-    halves[1]._batches = replace(halves[1]._batches, items=range(2, 4))
-    alone = [half.step() for half in halves]
+    halves = [half(range(2)), half(range(2, 4))]
+    alone = [each.step() for each in halves]
     for name in ("generator", "mel_cycle", "noise_cycle", "real", "generated"):
         mean = (float(alone[0][name]) + float(alone[1][name])) / 2
         assert first["losses"][0][name] == pytest.approx(mean, rel=1e-5)
@@ -61,12 +70,11 @@ def test_two_devices_learn_one_network_from_their_halves_of_one_batch() -> None:
 
 def test_gradients_of_two_devices_are_averaged() -> None:
     both = together(2, gradients)
-    halves = [trainer(replace(PAIR, batch_size=2)) for _ in range(2)]
-    halves[1]._batches = replace(halves[1]._batches, items=range(2, 4))
+    halves = [half(range(2)), half(range(2, 4))]
     alone = []
-    for half in halves:
-        half.step()
-        alone.append(gradients_of(half.discriminator))
+    for each in halves:
+        each.step()
+        alone.append(gradients_of(each.discriminator))
 
     assert both[0] == both[1]
     mean = (torch.tensor(alone[0]) + torch.tensor(alone[1])) / 2

@@ -1,18 +1,24 @@
 import json
+import threading
 from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
-from services.errors import InvalidInputError
+from services.errors import InvalidInputError, SettingsMismatchError
 from services.synth.corpus.augmentation import Augmentation
 from services.synth.corpus.clips import Clip
 from services.synth.training.precision import Compute, Precision
 from services.synth.unagan.generator import load_generator
 from services.synth.unagan.training import UnaganTrainer
-from services.synth.unagan.training_settings import UnaganTraining
+from services.synth.unagan.training_settings import (
+    CYCLE_FIGURES,
+    UnaganTraining,
+    ValidationFigure,
+)
 from tests.unit.synth.unagan.trainers import FORMS, SMALL, clip, trainer
 
 
@@ -183,6 +189,130 @@ def test_augmented_crops_train_and_are_judged_by_plain_ones() -> None:
 
     assert augmented.validate() == plain.validate()
     assert as_floats(augmented.step()) != as_floats(plain.step())
+
+
+def test_held_out_and_generated_sound_is_to_be_heard_and_disturbs_nothing() -> None:
+    heard, deaf = trainer(), trainer()
+    heard.step()
+    deaf.step()
+
+    examples = heard.examples()
+
+    recording = f"recording/{heard.config()['training']['validation_files'][0]}"
+    assert list(examples) == [recording, "generated/0", "generated/1"]
+    for samples, rate in examples.values():
+        assert rate == 44_100
+        assert samples.dtype == np.float32
+        assert samples.ndim == 1
+        assert 0.4 * rate < samples.size <= 3 * rate
+        assert np.isfinite(samples).all()
+        assert np.abs(samples).max() > 0.01
+    assert np.abs(examples[recording][0]).max() == 1
+    assert not np.array_equal(examples["generated/0"][0], examples["generated/1"][0])
+    again = heard.examples()
+    assert all(np.array_equal(again[name][0], examples[name][0]) for name in examples)
+    assert as_floats(heard.step()) == as_floats(deaf.step())
+
+
+def test_a_generator_that_has_come_apart_can_still_be_listened_to() -> None:
+    training = trainer()
+    with torch.no_grad():
+        next(training.generator.parameters()).fill_(float("nan"))
+
+    assert all(np.isfinite(samples).all() for samples, _ in training.examples().values())
+
+
+def test_what_the_generator_pays_leaves_no_gradients_in_the_discriminator() -> None:
+    training = trainer()
+    reached: list[torch.Tensor] = []
+    parameters = list(training.discriminator.parameters())
+    for parameter in parameters:
+        parameter.register_post_accumulate_grad_hook(reached.append)
+
+    training.step()
+
+    assert len(reached) == len(parameters)
+
+
+def test_waiting_is_counted_over_a_pause_that_leaves_no_thread() -> None:
+    undisturbed = trainer()
+    undisturbed.step()
+    expected = as_floats(undisturbed.step())
+    undisturbed.close()
+    before = set(threading.enumerate())
+    training = trainer()
+    training.step()
+    waited = training.waited_seconds
+    assert waited > 0
+
+    training.close()
+
+    assert not set(threading.enumerate()) - before
+    assert training.waited_seconds == waited
+    assert as_floats(training.step()) == expected
+    assert training.waited_seconds > waited
+
+
+def test_validation_hears_no_more_than_it_is_told() -> None:
+    crop_seconds = SMALL.segment_frames * 256 / 44_100
+    whole, two = trainer(), trainer(replace(SMALL, validation_seconds=2.5 * crop_seconds))
+    assert SMALL.validation_crops > 1000
+    assert two.settings.validation_crops == 2
+    assert replace(SMALL, validation_seconds=0.01).validation_crops == 1
+    heard: list[int] = []
+    two.discriminator.register_forward_hook(lambda _, mels, __: heard.append(len(mels[0])))
+
+    figures = two.validate()
+
+    assert heard == [2, 2, 2]
+    assert figures != whole.validate()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"validation_figure": "frechet_distance"},
+        {"schedule": "steps"},
+        {"batch_size": 0},
+        {"validation_seconds": 0.0},
+        {"learning_rate": float("nan")},
+        {"moments_weight": -1.0},
+        {"average_decay": 1.0},
+        {"init_k": 1.5},
+    ],
+    ids=str,
+)
+def test_a_value_that_cannot_be_is_refused_by_its_name(change: dict[str, Any]) -> None:
+    ((name, value),) = change.items()
+    with pytest.raises(InvalidInputError, match=name) as refused:
+        replace(SMALL, **change)
+    assert str(value) in refused.value.message
+    assert refused.value.culprit == name
+    assert not isinstance(refused.value, SettingsMismatchError)
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        ({"schedule": "cosine"}, "steps"),
+        ({"networks": replace(SMALL.networks, variant="nonhierarchical")}, "cycle"),
+        ({"cycle": False, "validation_figure": "noise_cycle"}, "validation_figure"),
+    ],
+    ids=str,
+)
+def test_values_that_cannot_work_together_are_refused(change: dict[str, Any], culprit: str) -> None:
+    with pytest.raises(SettingsMismatchError) as refused:
+        replace(SMALL, **change)
+    assert refused.value.culprit == culprit
+
+
+def test_every_figure_that_can_be_chosen_is_given() -> None:
+    figures = set(get_args(ValidationFigure))
+
+    assert set(trainer().validate()) == figures
+    assert set(trainer(FORMS["without"]).validate()) == figures - set(CYCLE_FIGURES)
+    with pytest.raises(InvalidInputError, match="convergence, mel_distance"):
+        replace(SMALL, validation_figure="frechet_distance")
 
 
 @pytest.mark.parametrize("compute", ["bf16", "fp16"])
