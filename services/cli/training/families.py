@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from services.cli.corpus import Corpus, prepared, readable
@@ -109,7 +110,13 @@ def _unagan(settings: Any, seed: int, site: Site) -> Made:
         clips = prepared(site.corpus, rate, site.cache, site.reporter)
         # It prepares mels.
         trainer = UnaganTrainer(
-            settings, clips, device=site.device, seed=seed, world=site.world, cache=site.cache
+            settings,
+            clips,
+            device=site.device,
+            seed=seed,
+            world=site.world,
+            cache=site.cache,
+            tell=partial(site.reporter.update, "preparing mels"),
         )
     return Made(trainer, settings.validation_figure, settings.steps, clips)
 
