@@ -11,7 +11,7 @@ from services.cli.connection import Client
 from services.cli.options import duration_message
 from services.cli.progress import Reporter
 from services.cli.transfer import download
-from services.errors import DemiurgeError
+from services.errors import DemiurgeError, InvalidInputError
 
 if TYPE_CHECKING:
     from demiurge.audio.v1.audio_pb2 import ObjectRef
@@ -42,6 +42,7 @@ def generate_all(
 ) -> None:
     """Has all sounds generated, `batch` in a call and `calls` at once, and fetches them into `out`.
 
+    A batch that is longer than the service makes at once is asked for in halves, and these again.
     What the services made before is not made again, and what is in `out` is not fetched again. A
     sound that fails, fails alone: once the others are there, the first failure is raised. A call
     that fails as a whole is raised at once, and ends those under way.
@@ -84,6 +85,8 @@ def _made(
 ) -> "Iterator[ObjectRef | DemiurgeError]":
     from demiurge.synth.v1 import synth_service_pb2 as pb
 
+    from services.runtime.status import remote_errors
+
     models = {"unagan_model_id": order.unagan, "melgan_model_id": order.melgan}
     duration = duration_message(order.seconds)
     if len(seeds) == 1:
@@ -94,7 +97,18 @@ def _made(
         return
     items = [pb.GenerateAudioItem(seed=seed, output_key=order.key(seed)) for seed in seeds]
     together = pb.BatchGenerateAudioRequest(**models, duration=duration, items=items)
-    for result in client.synth.BatchGenerateAudio(together).results:
+    try:
+        with remote_errors():
+            results = client.synth.BatchGenerateAudio(together).results
+    except InvalidInputError as error:
+        if error.culprit != "duration":
+            raise
+        # Together they are longer than the service makes at once, which it says before any work.
+        half = len(seeds) // 2
+        yield from _made(client, order, seeds[:half])
+        yield from _made(client, order, seeds[half:])
+        return
+    for result in results:
         if result.WhichOneof("outcome") == "generated":
             yield result.generated.audio
         else:

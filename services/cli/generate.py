@@ -34,7 +34,8 @@ def generate(
         typer.Option(
             min=1,
             max=MAX_BATCH,
-            help="Sounds in one pass: faster for many, and a sample may differ by its last bit.",
+            help="Sounds in one pass, fewer where the service makes no more seconds at once: "
+            "faster for many, and a sample may differ by its last bit.",
         ),
     ] = 1,
     calls: Annotated[
