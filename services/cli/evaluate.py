@@ -1,4 +1,4 @@
-"""`demiurge evaluate`: models judged by recordings that their training did not hear."""
+"""`demiurge evaluate`: models judged by held-out recordings."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -1,4 +1,4 @@
-"""Judging a stored model by recordings that its training did not hear."""
+"""Judging a stored model by held-out recordings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HEADING = "## Judged on held-out sound"
 PICTURE = "spectrogram.png"
 GRIFFIN_LIM = "griffin_lim_"
-# Enough to see where a training has come; `demiurge evaluate` hears more.
+# Enough to see where a training has come; `demiurge evaluate` takes more.
 SHORT_ITEMS, SHORT_SECONDS = 8, 3.0
 
 
@@ -42,7 +42,7 @@ def judge_version(
         reporter: told how far it has come.
         device: where the model runs.
         melgan: voice of an UNAGAN; Griffin-Lim where none is given.
-        settings: how much is heard, of the family's kind; a short look if not given.
+        settings: how much is compared, of the family's kind; little if not given.
 
     Raises NotFoundError if recordings that were kept back are missing, InvalidInputError if they
     are silent or the model diverged, SettingsMismatchError if UNAGAN and MelGAN do not fit. A

@@ -1,6 +1,6 @@
-"""Copy synthesis: what a MelGAN makes of the mels of recordings that it never heard.
+"""Copy synthesis: a MelGAN's copies of held-out recordings, from their mels.
 
-Beside each figure stands that of Griffin-Lim, which hears the same mels.
+Beside each figure stands that of Griffin-Lim from the same mels.
 """
 
 from collections.abc import Sequence

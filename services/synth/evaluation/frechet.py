@@ -1,8 +1,8 @@
 """The Fréchet distance of two sounds' timbres (Dowson and Landau, 1982; as FID, arXiv:1706.08500).
 
 Each side is a Gaussian of its MFCC frames, each coefficient standardised over the corpus: of raw
-ones the zeroth, which is the level, has about half of all variance. There is no network in it whose
-taste would have to be explained: these are the descriptors that runs match by.
+ones the zeroth, which is the level, has about half of all variance. MFCCs are the descriptors that
+runs match by, and need no trained network.
 """
 
 from collections.abc import Sequence

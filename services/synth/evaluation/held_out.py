@@ -11,7 +11,7 @@ def divided(config: Mapping[str, Any], clips: Sequence[Clip]) -> tuple[list[Clip
     """(training, held-out) of a model's recordings, as its training divided them.
 
     The names of what was kept back stand in the config's `training.validation_files`; of a single
-    file its end was. A model of foreign training heard none of them, as far as is known.
+    file its end was. For a model of foreign training all are held out, as far as is known.
 
     Raises NotFoundError, naming the first that is missing, if a file that was kept back is not
     among the clips, and InvalidInputError if there are no clips.

@@ -49,7 +49,7 @@ def generate_each(
         except (CancelledError, TimeExceededError):
             raise
         except (DemiurgeError, RuntimeError):
-            # Whoever is to blame, or whatever memory is short, the others need not suffer.
+            # One item may have failed, or the memory of the batch: each is tried alone.
             for seed in group[finished:]:
                 yield _alone(synthesizer, duration_samples, seed, checkpoint)
 

@@ -118,7 +118,7 @@ def _mel_in_blocks(
 ) -> torch.Tensor:
     """The mel spectrogram (1, n_mels, frames) of whole hops (n,), a block of frames at a time."""
     hop, frames = settings.hop_length, len(mono) // settings.hop_length
-    # So many frames from where a block is cut, nothing of its reflected edge is heard any more.
+    # Frames so far from where a block is cut do not overlap its reflected edge.
     around = -(-settings.n_fft // hop)
     spectrogram = MelSpectrogram(settings).to(device)
     blocks = []
