@@ -18,7 +18,7 @@ ITERATIONS = 16
 def examples(unagan: Unagan, held_out: Clip) -> dict[str, tuple[NDArray[np.float32], int]]:
     """The beginning of an audible clip at full scale, and sound of some seeds, always the same.
 
-    Mono samples and their rate, by name. Generated samples may lie beyond [-1, 1].
+    Mono samples in [-1, 1] and their rate, by name.
     """
     mel = unagan.settings.mel
     rate = mel.sample_rate_hertz
@@ -30,5 +30,6 @@ def examples(unagan: Unagan, held_out: Clip) -> dict[str, tuple[NDArray[np.float
         # A generator that has come apart gives numbers that no sound has.
         heard = np.nan_to_num(song, nan=quietest, posinf=LOUDEST_LOG_MAGNITUDE, neginf=quietest)
         voiced = griffin_lim(heard, mel, iterations=ITERATIONS, seed=seed)
-        sounds[f"generated/{seed}"] = (voiced, rate)
+        # Louder than full scale it would be heard clipped, which no mel says.
+        sounds[f"generated/{seed}"] = (voiced / max(np.abs(voiced).max(), np.float32(1)), rate)
     return sounds
