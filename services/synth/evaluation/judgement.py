@@ -43,7 +43,7 @@ def whole_frames(samples: NDArray[np.floating[Any]], mel: MelSettings) -> NDArra
 
 
 def log_mel(samples: NDArray[np.floating[Any]], mel: MelSettings) -> NDArray[np.float32]:
-    """Log10 mel magnitudes (n_mels, frames) of (n,) samples, as models of these settings take them."""
+    """Log10 mel magnitudes (n_mels, frames) of (n,) samples, padded to whole frames."""
     audio = torch.from_numpy(whole_frames(samples, mel))[None, None]
     spectrum: NDArray[np.float32] = MelSpectrogram(mel)(audio)[0].numpy()
     return spectrum
