@@ -224,7 +224,8 @@ class UnaganTrainer:
         """
         own = {**asdict(self.settings), "seed": self.seed}
         free = () if self.settings.schedule == "cosine" else ("steps",)
-        stored = {**state["settings"], "seed": state["seed"]}
+        # What a later version lets be set was at its default before.
+        stored = {**asdict(UnaganTraining()), **state["settings"], "seed": state["seed"]}
         refuse_other_settings("UNAGAN", stored, own, besides=free)
         for name, network in self._networks.items():
             network.load_state_dict(state["networks"][name])

@@ -127,3 +127,13 @@ def test_a_training_at_a_constant_rate_can_be_prolonged() -> None:
     prolonged.step()
 
     assert prolonged.steps == 2
+
+
+def test_a_training_of_an_earlier_version_goes_on_with_the_default_of_a_new_setting() -> None:
+    state = stored(trainer().state_dict())
+    del state["settings"]["validation_seconds"]
+
+    trainer().load_state_dict(state)
+
+    with pytest.raises(SettingsMismatchError, match=r"validation_seconds was 300\.0 and is 1\.0"):
+        trainer(replace(SMALL, validation_seconds=1.0)).load_state_dict(state)
