@@ -63,8 +63,8 @@ def test_the_vocoder_hears_other_noise_than_the_singer(
     def kept(kind: type, name: str, values: Callable[[Any], torch.Tensor]) -> None:
         draw = getattr(kind, name)
 
-        def draw_and_keep(self: object, frames: int, seeds: list[int]) -> object:
-            noise = draw(self, frames, seeds)
+        def draw_and_keep(self: object, *given: object) -> object:
+            noise = draw(self, *given)
             drawn[kind] = values(noise).flatten().tolist()
             return noise
 
