@@ -20,7 +20,7 @@ from services.errors import ConfigurationError, SettingsMismatchError
 T = TypeVar("T")
 
 BACKEND = "cpu:gloo,cuda:nccl"
-"""Tensors on the CPU, such as what `any` sends, never make a GPU wait."""
+"""Tensors on the CPU, such as what `wait` sends, never make a GPU wait."""
 LONGEST_WAIT = timedelta(hours=1)
 """While the first process validates and stores, the others wait in their next message."""
 VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -88,14 +88,6 @@ class World:
         means = self._mean(torch.stack([value.detach().float() for value in values.values()]))
         return dict(zip(values, means.unbind(), strict=True))
 
-    def any(self, truth: bool) -> bool:
-        """Whether it is true in any process; so all stop at the same step if one is told to."""
-        if self.size == 1:
-            return truth
-        flag = torch.tensor(float(truth))
-        processes.all_reduce(flag, processes.ReduceOp.MAX)
-        return bool(flag)
-
     def from_first(self, value: T) -> T:
         """What the first process gives, in all processes; plain values, such as a model's id."""
         if self.size == 1:
@@ -106,7 +98,8 @@ class World:
 
     def wait(self) -> None:
         """Returns when all processes have come here."""
-        self.any(False)
+        if self.size > 1:
+            processes.all_reduce(torch.zeros(()))
 
     def _mean(self, values: Tensor) -> Tensor:
         # Gloo knows no mean.

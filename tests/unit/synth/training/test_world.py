@@ -18,8 +18,6 @@ def meet(world: World) -> dict[str, object]:
         "gradient": network.weight.grad.tolist(),
         "no gradient": network.bias.grad,
         "averages": {name: float(value) for name, value in averages.items()},
-        "one stops": world.any(world.rank == 1),
-        "none stops": world.any(False),
         "id": world.from_first(f"id{world.rank}"),
         "first": world.is_first,
     }
@@ -33,8 +31,6 @@ def test_two_processes_average_what_they_found_and_agree() -> None:
         "gradient": [1.5, 4.5],
         "no gradient": None,
         "averages": {"a": 0.5, "b": 4.0},
-        "one stops": True,
-        "none stops": False,
         "id": "id0",
     }
 
@@ -47,7 +43,6 @@ def test_one_process_alone_gives_back_what_it_was_given() -> None:
     ALONE.average_gradients(network)
     assert torch.equal(before, torch.ones(1, 1))
     assert ALONE.average({"loss": torch.tensor(2.0)}) == {"loss": torch.tensor(2.0)}
-    assert ALONE.any(True)
     assert ALONE.from_first("id") == "id"
     ALONE.wait()
 
