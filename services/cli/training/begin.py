@@ -125,9 +125,13 @@ def _made(earlier: Earlier, ordered: Record, workshop: Workshop) -> ModelVersion
         return None
     try:
         name = f"{known.id}@{best}" if best else known.id
-        return ModelStore(workshop.store).find(known.family, name)
+        version = ModelStore(workshop.store).find(known.family, name)
     except NotFoundError:
         return None
+    if not best:
+        # A kill came between the two writes of its end.
+        Records(workshop.store).finish(known, version.step)
+    return version
 
 
 def _unfinished(known: Record, ordered: Record, workshop: Workshop) -> Record | None:

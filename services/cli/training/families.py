@@ -80,7 +80,7 @@ def make(family: str, settings: Any, seed: int, site: Site) -> Made:
 
 
 @contextmanager
-def _first_on_its_machine(world: "World") -> Iterator[None]:
+def first_on_its_machine(world: "World") -> Iterator[None]:
     """One process of each machine fills the cache, and then the others find all in it."""
     if world.local_rank:
         world.wait()
@@ -96,7 +96,7 @@ def _melgan(settings: Any, seed: int, site: Site) -> Made:
     from services.synth.melgan.training import MelGanTrainer
 
     rate = settings.generator.mel.sample_rate_hertz
-    with _first_on_its_machine(site.world):
+    with first_on_its_machine(site.world):
         clips = prepared(site.corpus, rate, site.cache, site.reporter)
     trainer = MelGanTrainer(settings, clips, device=site.device, seed=seed, world=site.world)
     return Made(trainer, "mel_error", settings.steps, clips)
@@ -106,7 +106,7 @@ def _unagan(settings: Any, seed: int, site: Site) -> Made:
     from services.synth.unagan.training import UnaganTrainer
 
     rate = settings.networks.mel.sample_rate_hertz
-    with _first_on_its_machine(site.world):
+    with first_on_its_machine(site.world):
         clips = prepared(site.corpus, rate, site.cache, site.reporter)
         # It prepares mels.
         trainer = UnaganTrainer(

@@ -136,9 +136,12 @@ class Records:
         self._store = store
 
     def begin(self, record: Record) -> None:
-        """Stores a new record, and then what the same order finds it by."""
-        self.write(record)
+        """Stores a new record, and before it what the same order finds it by.
+
+        Killed between them, it leaves no record that nobody asks for.
+        """
         self._store.put(record.key, orjson.dumps({"id": record.id}))
+        self.write(record)
 
     def write(self, record: Record) -> None:
         """Stores a record in the place of what it said before."""

@@ -105,7 +105,7 @@ class Desk:
 
     def train(self, trainer: Ramp, **plan: Any) -> Course:
         """From the newest checkpoint on."""
-        values = {"figure": "error", "steps": 4, "every": 1} | plan
+        values: dict[str, Any] = {"figure": "error", "steps": 4, "every": 1} | plan
         tracker = Tracker("abc12345", "", {}, self.folder / "wandb", self.notes.say)
         keeper = Keeper(self.record, self.store, tracker)
         course = Course()
