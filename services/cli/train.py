@@ -186,4 +186,8 @@ def _show(order: "Order") -> None:
         value = value_of(settings, setting.path)
         text = ",".join(map(str, value)) if isinstance(value, tuple) else value
         flag = names.get(setting.path, f"--{setting.path}")
-        typer.echo(f"{flag} {text}\n    {setting.documentation}")
+        if isinstance(value, bool):
+            shown = flag if value else flag.replace("--", "--no-", 1)
+        else:
+            shown = f"{flag} {text}"
+        typer.echo(f"{shown}\n    {setting.documentation}")

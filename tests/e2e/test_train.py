@@ -160,6 +160,7 @@ def test_show_prints_all_settings_with_values_and_what_they_do(family: str) -> N
     assert shown.exit_code == 0, shown.output
     lines = shown.output.splitlines()
     assert "--batch-size 3" in lines
+    assert not [line for line in lines if line.endswith((" True", " False"))]
     flags = [line for line in lines if line.startswith("--")]
     assert len(flags) == len(set(flags)) > 15
     undocumented = [

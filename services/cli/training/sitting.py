@@ -66,15 +66,16 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
     reporter, records = workshop.progress, Records(workshop.store)
     with joined(sitting.device) as world:
         record = world.from_first(record)
-        if world.is_first and sitting.begins:
-            records.begin(record)
-        reporter.say(f"{record.family} {record.id}: learning from {corpus.place}")
         named = str(open_device(sitting.device, "--device"))
         device = str(open_device(world.device(named), "--device"))
+        reporter.say(f"{record.family} {record.id}: learning from {corpus.place}")
         cache = ArrayCache(workshop.home / "cache")
         site = families.Site(corpus, device, world, cache, reporter)
         settings = from_json(families.settings_class(record.family), record.settings)
         made = families.make(record.family, settings, record.seed, site)
+        if world.is_first and sitting.begins:
+            # Not before: what cannot be trained leaves nothing behind.
+            records.begin(record)
         plan = Plan(
             family=record.family,
             figure=made.figure,

@@ -137,11 +137,13 @@ def test_a_sound_too_short_to_learn_from_is_told(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda", "toaster"])
-def test_a_device_that_is_not_there_is_named(folder: Path, device: str) -> None:
+def test_a_device_that_is_not_there_is_named_and_nothing_begun(folder: Path, device: str) -> None:
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has one")
+    workshop = Workshop.here(Notes())
     with pytest.raises(InvalidInputError, match=f"--device {device}"):
-        train(order(folder, device=device), Workshop.here(Notes()))
+        train(order(folder, device=device), workshop)
+    assert not list(workshop.store.keys(""))
 
 
 def test_each_is_trained_in_a_process_of_its_own(folder: Path, tmp_path: Path) -> None:
