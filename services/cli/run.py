@@ -131,7 +131,9 @@ def run(
     missing = [family for family, model_id in ids.items() if not model_id]
     if elsewhere and missing:
         raise refuse_training_for(elsewhere, missing)
-    if recorded is None and (direct or not (unagan and melgan)):
+    if recorded is None and direct:
+        raise InvalidInputError("--direct takes its moments from recordings: give --recorded FOLDER")
+    if recorded is None and not (unagan and melgan):
         raise InvalidInputError("give --recorded FOLDER, or the ids of --unagan and --melgan")
     check_recordings("--prediction", prediction)
     if recorded is not None:

@@ -262,6 +262,10 @@ def test_an_attack_is_refused_by_name_and_nothing_stored(work: Workspace) -> Non
     ("order", "culprit"),
     [
         ("run --prediction prediction --direct --recorded nowhere --predictor x", "nowhere"),
+        (
+            "run --prediction prediction --direct --unagan x --melgan x --predictor x",
+            "give --recorded",
+        ),
         ("run --prediction empty --direct --recorded recorded --predictor x", "empty"),
         ("run --prediction prediction", "--recorded"),
         ("train melgan --recorded nowhere", "nowhere"),
