@@ -132,7 +132,7 @@ def run(
     if elsewhere and missing:
         raise refuse_training_for(elsewhere, missing)
     if recorded is None and direct:
-        raise InvalidInputError("--direct takes its moments from recordings: give --recorded FOLDER")
+        raise InvalidInputError("--direct takes moments from recordings: give --recorded FOLDER")
     if recorded is None and not (unagan and melgan):
         raise InvalidInputError("give --recorded FOLDER, or the ids of --unagan and --melgan")
     check_recordings("--prediction", prediction)
