@@ -9,7 +9,7 @@ STORED = {"batch_size": 8, "steps": 100, "generator": {"ngf": 16, "ratios": [8, 
 def test_the_same_settings_and_those_that_may_differ_are_let_through() -> None:
     own = STORED | {"steps": 200, "generator": {"ngf": 16, "ratios": (8, 8, 4)}}
     refuse_other_settings("MelGAN", STORED, own, besides=["steps"])
-    with pytest.raises(SettingsMismatchError, match="steps was 100 and is 200$"):
+    with pytest.raises(SettingsMismatchError, match=r"steps was 100 and is 200$"):
         refuse_other_settings("MelGAN", STORED, own)
 
 
