@@ -179,8 +179,8 @@ def trained_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a store with a narrow model of each family, trained for two steps."""
     from services.audio.track import DescriptorTrack
     from services.descriptor import mfcc
-    from services.predictor.training import PredictorTrainer
-    from services.predictor.training_settings import PredictorTraining
+    from services.predictor.training.settings import PredictorTraining
+    from services.predictor.training.trainer import PredictorTrainer
     from services.runtime.model_store import ModelStore
     from services.runtime.object_store.folder import FolderStore
     from services.synth.corpus.clips import Clip

@@ -97,11 +97,11 @@ def _evaluate(
     from services.cli.listing import columns
     from services.cli.progress import Progress
     from services.cli.training.judging import beside, judge_version
+    from services.learning.device import open_device
     from services.runtime.model_store import ModelStore
     from services.runtime.object_store.opening import open_store
     from services.runtime.settings import RuntimeSettings, load
     from services.synth.corpus.array_cache import ArrayCache
-    from services.synth.device import open_device
 
     if (recorded is None) == (not database):
         raise typer.BadParameter("give either --recorded FOLDER or --database NAME")

@@ -1,13 +1,16 @@
 """What a trained predictor carries beside its weights: its config.json."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from services.errors import CorruptObjectError
-from services.predictor.network import NetworkShape, Rollout
+from services.predictor.deltas import REACH, names_with_deltas, statics_of
+from services.predictor.networks.network import NetworkShape, Rollout
+
+Deltas = Literal["predicted", "computed"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class PredictorConfig:
     """Rate of the descriptors."""
     hop_length_samples: int
     """Hop of the descriptors."""
+    deltas: Deltas = "predicted"
+    """`computed`: the features are static coefficients, and their deltas follow from them."""
     rollout: Rollout = "sliding"
     """How it goes on beyond what it was trained for."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +68,24 @@ class PredictorConfig:
                     f"{read.shape.feature_count} features",
                     culprit=key,
                 )
+        if read.deltas == "computed":
+            read._refuse_other_than_statics()
         return read
+
+    def _refuse_other_than_statics(self) -> None:
+        """Raises CorruptObjectError unless deltas can be computed from features and window."""
+        if self.feature_names != statics_of(names_with_deltas(self.feature_names)):
+            raise CorruptObjectError(
+                "config.json of a predictor: deltas are computed from mfcc0, mfcc1, … in this "
+                f"order, not from {', '.join(self.feature_names)}",
+                culprit="feature_names",
+            )
+        if self.window_frames < REACH:
+            raise CorruptObjectError(
+                f"config.json of a predictor: deltas look {REACH} frames back, window_frames is "
+                f"{self.window_frames}",
+                culprit="window_frames",
+            )
 
     @property
     def scales(self) -> "np.ndarray[Any, np.dtype[np.float64]]":

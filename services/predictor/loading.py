@@ -1,20 +1,23 @@
 """From a config and safetensors bytes to a predictor."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load
 
 from services.errors import CorruptObjectError
 from services.predictor.config import PredictorConfig
-from services.predictor.lstm import LSTM
-from services.predictor.lstm_encoder_decoder import LSTMEncoderDecoder
-from services.predictor.network import Network
+from services.predictor.deltas import REACH, WIDTH, names_with_deltas, with_deltas
+from services.predictor.networks.lstm import LSTM
+from services.predictor.networks.lstm_encoder_decoder import LSTMEncoderDecoder
+from services.predictor.networks.network import Chance, Network
+from services.predictor.networks.transformer import Transformer
+from services.predictor.networks.transformer_encoder_only import TransformerEncoderOnly
 from services.predictor.port import Checkpoint, FloatArray, Predictor
-from services.predictor.transformer import Transformer
-from services.predictor.transformer_encoder_only import TransformerEncoderOnly
 
 ARCHITECTURES: dict[str, type[LSTM | LSTMEncoderDecoder | TransformerEncoderOnly | Transformer]] = {
     "LSTM": LSTM,
@@ -58,6 +61,12 @@ class NetworkPredictor(Predictor):
         self._network = network
         self._means = np.asarray(config.means)
         self._scales = config.scales
+        self._computes_deltas = config.deltas == "computed"
+        self._feature_names = (
+            names_with_deltas(config.feature_names)
+            if self._computes_deltas
+            else config.feature_names
+        )
 
     @property
     def architecture(self) -> str:
@@ -72,7 +81,7 @@ class NetworkPredictor(Predictor):
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Columns that it reads and writes, in its own order."""
-        return self._config.feature_names
+        return self._feature_names
 
     @property
     def sample_rate_hertz(self) -> int:
@@ -86,27 +95,58 @@ class NetworkPredictor(Predictor):
 
     @property
     def stochastic(self) -> bool:
-        """Never: the published networks give one answer."""
-        return False
+        """Whether its network draws at random; the published ones give one answer."""
+        return self._network.stochastic
 
-    @torch.inference_mode()
+    @property
+    def size_bytes(self) -> int:
+        """Memory of its weights."""
+        return sum(each.nbytes for each in self._network.state_dict().values())
+
     def _continue(
         self,
         window: FloatArray,
         steps: int,
-        seed: int,  # noqa: ARG002
-        temperature: float,  # noqa: ARG002
+        seed: int,
+        temperature: float,
         checkpoint: Checkpoint,
     ) -> FloatArray:
+        answer: FloatArray = self._continue_many(
+            window[None], steps, [seed], temperature, checkpoint
+        )[0]
+        return answer
+
+    def _continue_many(
+        self,
+        windows: FloatArray,
+        steps: int,
+        seeds: Sequence[int],
+        temperature: float,
+        checkpoint: Checkpoint,
+    ) -> FloatArray:
+        chance = Chance(tuple(seeds), temperature)
+        if not self._computes_deltas:
+            return self._told(windows, steps, checkpoint, chance).astype(np.float32)
+        statics = windows[:, :, : len(self._config.feature_names)]
+        # Deltas look ahead: with some frames more, a longer answer begins as a shorter one.
+        told = self._told(statics, steps + REACH, checkpoint, chance)
+        whole = with_deltas(np.concatenate([statics[:, -WIDTH:], told], axis=1))
+        return whole[:, -steps - REACH : -REACH].astype(np.float32)
+
+    @torch.inference_mode()
+    def _told(
+        self, windows: FloatArray, steps: int, checkpoint: Checkpoint, chance: Chance
+    ) -> NDArray[np.float64]:
+        """What the network says to raw values, in raw values: (B, steps, E)."""
         device = next(self._network.parameters()).device
-        scored = ((window - self._means) / self._scales).astype(np.float32)
+        scored = ((windows - self._means) / self._scales).astype(np.float32)
         continued = self._network.continued(
-            torch.from_numpy(scored).unsqueeze(0).to(device),
+            torch.from_numpy(scored).to(device),
             steps,
             self._config.forecast_frames,
             self._config.rollout,
             checkpoint,
+            chance=chance,
         )
-        raw = continued[0].cpu().numpy() * self._scales + self._means
-        answer: FloatArray = raw.astype(np.float32)
-        return answer
+        raw: NDArray[np.float64] = continued.cpu().numpy() * self._scales + self._means
+        return raw

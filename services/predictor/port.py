@@ -1,7 +1,7 @@
 """The port of prediction: whatever continues a descriptor sequence is a `Predictor`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,11 @@ class Predictor(ABC):
     def stochastic(self) -> bool:
         """Whether it draws at random, so that temperature may be above 0 and the seed matters."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it holds; 0 if that is next to nothing."""
+        return 0
+
     def predict(
         self,
         window: FloatArray,
@@ -66,6 +71,58 @@ class Predictor(ABC):
         shorter than that, SettingsMismatchError if its columns do not fit, and InvalidInputError
         for fewer than one step or a temperature that a deterministic predictor cannot have.
         """
+        self._refuse(window, steps, temperature, source)
+        checkpoint()
+        return self._continue(window[-self.window_frames :], steps, seed, temperature, checkpoint)
+
+    def predict_many(
+        self,
+        windows: FloatArray,
+        steps: int,
+        *,
+        seeds: Sequence[int],
+        temperature: float = 0.0,
+        checkpoint: Checkpoint = never_stop,
+    ) -> FloatArray:
+        """Continues (windows, frames, features) by (windows, steps, features), each by its seed.
+
+        As `predict` does one after the other, up to rounding: for judging, not for runs.
+        """
+        for window in windows:
+            self._refuse(window, steps, temperature, "")
+        checkpoint()
+        return self._continue_many(
+            windows[:, -self.window_frames :], steps, seeds, temperature, checkpoint
+        )
+
+    @abstractmethod
+    def _continue(
+        self,
+        window: FloatArray,
+        steps: int,
+        seed: int,
+        temperature: float,
+        checkpoint: Checkpoint,
+    ) -> FloatArray:
+        """Continues exactly `window_frames` frames, all arguments checked."""
+
+    def _continue_many(
+        self,
+        windows: FloatArray,
+        steps: int,
+        seeds: Sequence[int],
+        temperature: float,
+        checkpoint: Checkpoint,
+    ) -> FloatArray:
+        """As `_continue`, for several; what can compute them together does."""
+        return np.stack(
+            [
+                self._continue(window, steps, seed, temperature, checkpoint)
+                for window, seed in zip(windows, seeds, strict=True)
+            ]
+        )
+
+    def _refuse(self, window: FloatArray, steps: int, temperature: float, source: str) -> None:
         if window.ndim != 2 or window.shape[1] != len(self.feature_names):
             raise SettingsMismatchError(
                 f"{source or 'window'}: values of shape {window.shape} do not fit a predictor of "
@@ -87,16 +144,3 @@ class Predictor(ABC):
                 f"{'stochastic: at least 0' if self.stochastic else 'deterministic: only 0'} works",
                 culprit="temperature",
             )
-        checkpoint()
-        return self._continue(window[-self.window_frames :], steps, seed, temperature, checkpoint)
-
-    @abstractmethod
-    def _continue(
-        self,
-        window: FloatArray,
-        steps: int,
-        seed: int,
-        temperature: float,
-        checkpoint: Checkpoint,
-    ) -> FloatArray:
-        """Continues exactly `window_frames` frames, all arguments checked."""

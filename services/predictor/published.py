@@ -14,7 +14,7 @@ from torch import Tensor
 from services.errors import InvalidInputError
 from services.predictor.config import PredictorConfig
 from services.predictor.loading import ARCHITECTURES
-from services.predictor.network import NetworkShape, Rollout
+from services.predictor.networks.network import NetworkShape, Rollout
 
 PUBLISHED_FEATURE_NAMES = tuple(sorted(f"mfcc{i}" for i in range(39)))
 DEFAULT_SAMPLE_RATE_HERTZ = 44100

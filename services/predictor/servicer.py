@@ -1,20 +1,18 @@
 """The predictor service: a window in, its continuation out. Its only store is that of models."""
 
 import asyncio
-import re
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
-import torch
 from demiurge.predictor.v1 import predictor_service_pb2 as pb
 from demiurge.predictor.v1 import predictor_service_pb2_grpc as pb_grpc
 
 from services.errors import ConfigurationError, CorruptObjectError, InvalidInputError
+from services.learning.device import open_device
 from services.predictor.config import PredictorConfig
 from services.predictor.continuation import continue_track, pieces
-from services.predictor.loading import load_predictor
+from services.predictor.loaded import LoadedPredictors
 from services.predictor.settings import PredictorSettings
 from services.runtime.messages import MAX_INLINE_BYTES, track_from_message, track_to_message
 
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PAGE_SIZE = 100
 FAMILY = "predictor"
-DEVICE_VARIABLE = "DEMIURGE_PREDICTOR_DEVICE"
-_DEVICE_NAME = re.compile(r"cpu|cuda(?::(0|[1-9]\d*))?")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -41,7 +37,8 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         self._max_steps = settings.max_steps
         self._models = models
         self._queue = queue
-        self._loaded = LoadedPredictors(models, _device(settings.device), settings.loaded_models)
+        device = open_device(settings.device, "DEMIURGE_PREDICTOR_DEVICE", ConfigurationError)
+        self._loaded = LoadedPredictors(device, settings.loaded_models)
 
     async def PredictDescriptors(
         self, request: pb.PredictDescriptorsRequest, context: Context
@@ -58,7 +55,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
 
         def predict(checkpoint: "Checkpoint") -> "DescriptorTrack":
             return continue_track(
-                self._loaded.get(version),
+                self._model(version),
                 track,
                 request.steps,
                 seed=request.seed,
@@ -70,6 +67,13 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         return pb.PredictDescriptorsResponse(
             tracks=[track_to_message(piece) for piece in pieces(continued, MAX_INLINE_BYTES)],
             version_id=version.version_id,
+        )
+
+    def _model(self, version: "ModelVersion") -> "Predictor":
+        return self._loaded.get(
+            (version.version_id, version.weights_sha256),
+            version.config,
+            lambda: self._models.read_weights(version),
         )
 
     async def GetPredictor(
@@ -119,42 +123,3 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             weights_sha256=version.weights_sha256,
             step=version.step,
         )
-
-
-class LoadedPredictors:
-    """The predictors used last, ready on the device. For the device thread alone."""
-
-    def __init__(self, models: "ModelStore", device: torch.device, capacity: int) -> None:
-        self._models = models
-        self._device = device
-        self._capacity = capacity
-        self._loaded: OrderedDict[tuple[str, str], Predictor] = OrderedDict()
-
-    def get(self, version: "ModelVersion") -> "Predictor":
-        """The predictor of that version."""
-        name = (version.version_id, version.weights_sha256)
-        if name not in self._loaded:
-            weights = self._models.read_weights(version)
-            self._loaded[name] = load_predictor(version.config, weights, device=self._device)
-            while len(self._loaded) > self._capacity:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(name)
-        return self._loaded[name]
-
-
-def _device(name: str) -> torch.device:
-    """The device of that setting; ConfigurationError, as synth's, if the machine has none."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if count else "cpu")
-    known = _DEVICE_NAME.fullmatch(name)
-    if not known:
-        raise ConfigurationError(
-            f"{DEVICE_VARIABLE} {name}: not one of auto, cpu, cuda, cuda:1", culprit=DEVICE_VARIABLE
-        )
-    if name != "cpu" and int(known[1] or 0) >= count:
-        there = ", ".join(f"cuda:{number}" for number in range(count)) or "no CUDA device"
-        raise ConfigurationError(
-            f"{DEVICE_VARIABLE} {name}: this machine offers {there}", culprit=DEVICE_VARIABLE
-        )
-    return torch.device(name)

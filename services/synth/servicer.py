@@ -16,11 +16,11 @@ from google.protobuf import duration_pb2
 from services.audio.reading import open_audio
 from services.audio.resampling import resample_blocks, to_mono
 from services.errors import ConfigurationError, DemiurgeError, InvalidInputError, NotFoundError
+from services.learning.device import open_device
 from services.runtime.device_queue import Checkpoint, DeviceQueue
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.status import status_of
-from services.synth.device import open_device
 from services.synth.generation.bulk import Outcome, generate_each
 from services.synth.generation.synthesizer import FloatArray, Synthesizer, copied
 from services.synth.loaded import LoadedModels, StoredModel

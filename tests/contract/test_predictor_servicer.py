@@ -25,11 +25,14 @@ from services.errors import (
     TimeExceededError,
     WindowTooLongError,
 )
+from services.learning.device import open_device
 from services.predictor.config import PredictorConfig
 from services.predictor.continuation import continue_track
+from services.predictor.loaded import LoadedPredictors
 from services.predictor.loading import ARCHITECTURES, load_predictor
-from services.predictor.network import NetworkShape
-from services.predictor.servicer import LoadedPredictors, PredictorServicer
+from services.predictor.networks.network import NetworkShape
+from services.predictor.port import Predictor
+from services.predictor.servicer import PredictorServicer
 from services.predictor.settings import PredictorSettings
 from services.runtime.device_queue import DeviceQueue
 from services.runtime.interceptors.errors import ErrorInterceptor
@@ -38,7 +41,6 @@ from services.runtime.messages import MAX_INLINE_BYTES, track_from_message, trac
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.status import error_from_rpc
-from services.synth.device import open_device
 
 NAMES = tuple(sorted(f"mfcc{i}" for i in range(39)))
 NUMERIC = tuple(f"mfcc{i}" for i in range(39))
@@ -296,12 +298,16 @@ async def test_a_damaged_predictor_leaves_the_others_in_the_list(service: Servic
 def test_only_the_models_used_last_stay_loaded(tmp_path: Path) -> None:
     models = ModelStore(FolderStore(tmp_path))
     versions = [trained(models, name) for name in "abc"]
-    loaded = LoadedPredictors(models, torch.device("cpu"), 2)
-    first, second = loaded.get(versions[0]), loaded.get(versions[1])
-    assert loaded.get(versions[0]) is first
-    loaded.get(versions[2])
-    assert loaded.get(versions[0]) is first
-    assert loaded.get(versions[1]) is not second
+    loaded = LoadedPredictors(torch.device("cpu"), 2)
+
+    def get(version: ModelVersion) -> Predictor:
+        return loaded.get(version.version_id, version.config, lambda: models.read_weights(version))
+
+    first, second = get(versions[0]), get(versions[1])
+    assert get(versions[0]) is first
+    get(versions[2])
+    assert get(versions[0]) is first
+    assert get(versions[1]) is not second
 
 
 @pytest.mark.parametrize("device", [f"cuda:{torch.cuda.device_count()}", "cuda:00"])

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 
 from services.predictor.loading import load_predictor
-from services.predictor.network import Rollout
+from services.predictor.networks.network import Rollout
 from services.predictor.port import Predictor
 from services.predictor.published import from_published
 

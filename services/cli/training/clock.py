@@ -7,7 +7,7 @@ from services.cli.training.plan import Plan
 from services.cli.training.stopping import Stopping
 
 if TYPE_CHECKING:
-    from services.synth.training.world import World
+    from services.learning.world import World
 
 SECONDS_TO_AGREEMENT = 1.0
 """Several processes ask the first one about this often: torchrun kills 30 s after its SIGTERM."""

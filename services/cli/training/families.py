@@ -12,9 +12,9 @@ from services.cli.training.trainer import Trainer
 from services.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from services.learning.world import World
     from services.synth.corpus.array_cache import ArrayCache
     from services.synth.corpus.clips import Clip
-    from services.synth.training.world import World
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def settings_class(family: str) -> type[Any]:
         from services.synth.unagan.training_settings import UnaganTraining
 
         return UnaganTraining
-    from services.predictor.training_settings import PredictorTraining
+    from services.predictor.training.settings import PredictorTraining
 
     return PredictorTraining
 
@@ -66,7 +66,7 @@ def preset(family: str, name: str) -> Any:
         from services.synth.unagan import presets as unagan
 
         return unagan.preset(name)
-    from services.predictor import presets as predictor
+    from services.predictor.training import presets as predictor
 
     return predictor.preset(name)
 
@@ -124,7 +124,7 @@ def _unagan(settings: Any, seed: int, site: Site) -> Made:
 def _predictor(settings: Any, seed: int, site: Site) -> Made:
     from services.audio.track import DescriptorTrack
     from services.descriptor import mfcc
-    from services.predictor.training import PredictorTrainer
+    from services.predictor.training.trainer import PredictorTrainer
 
     if site.world.size > 1:
         raise InvalidInputError("a predictor is small: train it without torchrun, in one process")

@@ -16,7 +16,7 @@ from services.cli.training.trainer import Trainer
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from services.synth.training.world import World
+    from services.learning.world import World
 
 
 def fit(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from services.cli.training.keeper import Keeper
     from services.cli.training.tracking import Tracker
     from services.cli.training.trainer import Trainer
-    from services.synth.training.world import World
+    from services.learning.world import World
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
     from services.cli.training.fit import fit
     from services.cli.training.keeper import Keeper
     from services.cli.training.plan import Plan
+    from services.learning.device import open_device
+    from services.learning.world import joined
     from services.synth.corpus.array_cache import ArrayCache
-    from services.synth.device import open_device
-    from services.synth.training.world import joined
 
     reporter, records = workshop.progress, Records(workshop.store)
     with joined(sitting.device) as world:

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from services.errors import NotFoundError
+from services.learning.precision import Precision
 from services.synth.corpus.augmentation import Augmentation
 from services.synth.mel import MelSettings
 from services.synth.melgan.discriminator import DiscriminatorSettings
 from services.synth.melgan.generator import MelGanSettings
 from services.synth.melgan.training_settings import MelGanTraining
-from services.synth.training.precision import Precision
 
 NARROW = MelGanSettings(
     variant="original", ngf=16, n_residual_layers=1, ratios=(8, 8, 4), excitation=True

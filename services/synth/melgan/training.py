@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
+from services.learning.adam import adam
+from services.learning.averaging import averaged, follow
+from services.learning.resumption import refuse_other_settings
+from services.learning.schedule import learning_rate
+from services.learning.supply import Supply
+from services.learning.world import ALONE, World
 from services.synth.corpus.clips import Clip, split_clips
 from services.synth.mel import MelSpectrogram
 from services.synth.melgan.batches import Batch, Batches
@@ -27,12 +33,6 @@ from services.synth.melgan.losses import (
 )
 from services.synth.melgan.training_settings import MelGanTraining
 from services.synth.melgan.validation import CopySynthesis
-from services.synth.training.adam import adam
-from services.synth.training.averaging import averaged, follow
-from services.synth.training.resumption import refuse_other_settings
-from services.synth.training.schedule import learning_rate
-from services.synth.training.supply import Supply
-from services.synth.training.world import ALONE, World
 
 
 class MelGanTrainer:

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from services.errors import InvalidInputError, SettingsMismatchError
+from services.learning.bounds import refuse_beyond_bounds, refuse_unknown
+from services.learning.precision import Precision
+from services.learning.schedule import Schedule
 from services.synth.corpus.augmentation import Augmentation
 from services.synth.melgan.discriminator import DiscriminatorSettings
 from services.synth.melgan.generator import MelGanSettings
-from services.synth.training.bounds import refuse_beyond_bounds, refuse_unknown
-from services.synth.training.precision import Precision
-from services.synth.training.schedule import Schedule
 
 
 @dataclass(frozen=True)

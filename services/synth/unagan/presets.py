@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from services.errors import NotFoundError
+from services.learning.precision import Precision
 from services.synth.corpus.augmentation import Augmentation
 from services.synth.mel import MelSettings
-from services.synth.training.precision import Precision
 from services.synth.unagan.generator import UnaganSettings
 from services.synth.unagan.training_settings import UnaganTraining
 

@@ -11,14 +11,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from services.learning.adam import adam
+from services.learning.averaging import averaged, follow
+from services.learning.resumption import refuse_other_settings
+from services.learning.schedule import learning_rate
+from services.learning.supply import Supply
+from services.learning.world import ALONE, World
 from services.synth.corpus.array_cache import ArrayCache
 from services.synth.corpus.clips import Clip
-from services.synth.training.adam import adam
-from services.synth.training.averaging import averaged, follow
-from services.synth.training.resumption import refuse_other_settings
-from services.synth.training.schedule import learning_rate
-from services.synth.training.supply import Supply
-from services.synth.training.world import ALONE, World
 from services.synth.unagan.batches import Batch, Batches
 from services.synth.unagan.corpus import split_corpus
 from services.synth.unagan.examples import examples

@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from services.errors import InvalidInputError, SettingsMismatchError
+from services.learning.bounds import refuse_beyond_bounds, refuse_unknown
+from services.learning.precision import Precision
+from services.learning.schedule import Schedule
 from services.synth.corpus.augmentation import Augmentation
-from services.synth.training.bounds import refuse_beyond_bounds, refuse_unknown
-from services.synth.training.precision import Precision
-from services.synth.training.schedule import Schedule
 from services.synth.unagan.generator import UnaganSettings
 
 ValidationFigure = Literal[

@@ -5,7 +5,7 @@ import pytest
 
 from services.audio.track import DescriptorTrack
 from services.errors import InvalidInputError, SettingsMismatchError
-from services.predictor.corpus import Corpus
+from services.predictor.training.corpus import Corpus
 
 NAMES = ("mfcc0", "mfcc1", "mfcc2", "mfcc10")
 SORTED = ("mfcc0", "mfcc1", "mfcc10", "mfcc2")

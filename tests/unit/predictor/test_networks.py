@@ -7,11 +7,11 @@ from torch import Tensor
 
 from services.errors import CancelledError, InvalidInputError
 from services.predictor.loading import ARCHITECTURES
-from services.predictor.lstm_encoder_decoder import LSTMEncoderDecoder
-from services.predictor.network import Network, NetworkShape
+from services.predictor.networks.lstm_encoder_decoder import LSTMEncoderDecoder
+from services.predictor.networks.network import Network, NetworkShape
+from services.predictor.networks.position import position_codes
+from services.predictor.networks.transformer_encoder_only import TransformerEncoderOnly
 from services.predictor.port import never_stop
-from services.predictor.position import position_codes
-from services.predictor.transformer_encoder_only import TransformerEncoderOnly
 
 FEATURES = 6
 WINDOW = 8

@@ -11,9 +11,9 @@ from safetensors.torch import save
 from services.errors import CorruptObjectError, InvalidInputError
 from services.predictor.config import PredictorConfig
 from services.predictor.loading import load_predictor
-from services.predictor.lstm import LSTM
-from services.predictor.lstm_encoder_decoder import LSTMEncoderDecoder
-from services.predictor.network import NetworkShape
+from services.predictor.networks.lstm import LSTM
+from services.predictor.networks.lstm_encoder_decoder import LSTMEncoderDecoder
+from services.predictor.networks.network import NetworkShape
 from services.predictor.published import from_published
 
 FEATURES = 39

@@ -11,9 +11,9 @@ import torch
 from services.audio.track import DescriptorTrack
 from services.errors import InvalidInputError, NotFoundError, SettingsMismatchError
 from services.predictor.loading import ARCHITECTURES, load_predictor
-from services.predictor.presets import PRESETS, preset
-from services.predictor.training import PredictorTrainer
-from services.predictor.training_settings import ARCHITECTURE_NAMES, PredictorTraining
+from services.predictor.training.presets import PRESETS, preset
+from services.predictor.training.settings import ARCHITECTURE_NAMES, PredictorTraining
+from services.predictor.training.trainer import PredictorTrainer
 
 NAMES = ("mfcc0", "mfcc1", "mfcc2", "mfcc10")
 SMALL = PredictorTraining(

@@ -22,8 +22,8 @@ from services.errors import (
     NotFoundError,
     SettingsMismatchError,
 )
-from services.predictor.presets import PRESETS as PREDICTORS
-from services.predictor.training import PredictorTrainer
+from services.predictor.training.presets import PRESETS as PREDICTORS
+from services.predictor.training.trainer import PredictorTrainer
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
 from services.synth.melgan.presets import PRESETS as MELGANS

@@ -6,7 +6,7 @@ import pytest
 from services.cli.training.clock import Clock
 from services.cli.training.plan import Plan
 from services.cli.training.stopping import Stopping
-from services.synth.training.world import ALONE, World
+from services.learning.world import ALONE, World
 
 T = TypeVar("T")
 

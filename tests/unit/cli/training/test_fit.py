@@ -21,9 +21,9 @@ from services.cli.training.plan import Plan
 from services.cli.training.record import Record
 from services.cli.training.tracking import Tracker
 from services.errors import InvalidInputError
+from services.learning.world import ALONE
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
-from services.synth.training.world import ALONE
 
 RECORD = Record(
     family="melgan",

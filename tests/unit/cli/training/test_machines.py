@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from services.cli.training.families import first_on_its_machine
-from services.synth.training.world import ALONE, World
-from tests.unit.synth.training.processes import together
+from services.learning.world import ALONE, World
+from tests.unit.learning.processes import together
 
 
 def prepared(world: World) -> bool:

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from services.errors import SettingsMismatchError
+from services.learning.world import ALONE, World
 from services.synth.corpus.clips import Clip
 from services.synth.mel import MelSettings
 from services.synth.melgan.discriminator import DiscriminatorSettings
 from services.synth.melgan.generator import MelGanSettings
 from services.synth.melgan.training import MelGanTrainer
 from services.synth.melgan.training_settings import MelGanTraining
-from services.synth.training.world import ALONE, World
-from tests.unit.synth.training.processes import together
+from tests.unit.learning.processes import together
 
 STEPS = 3
 MEL = MelSettings(sample_rate_hertz=8000, n_fft=256, hop_length=64, win_length=256, n_mels=16)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from services.errors import NotFoundError
+from services.learning.precision import Precision
 from services.synth.corpus.augmentation import Augmentation
 from services.synth.corpus.clips import Clip
 from services.synth.mel import MelSettings
@@ -12,7 +13,6 @@ from services.synth.melgan.discriminator import Discriminator, DiscriminatorSett
 from services.synth.melgan.generator import Generator, MelGanSettings
 from services.synth.melgan.presets import PRESETS, preset
 from services.synth.melgan.training import MelGanTrainer
-from services.synth.training.precision import Precision
 
 
 @pytest.mark.parametrize("name", ["published-script", "published-notebook"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from services.errors import SettingsMismatchError
+from services.learning.precision import Precision
 from services.synth.corpus.augmentation import Augmentation
 from services.synth.corpus.clips import Clip
 from services.synth.mel import MelSettings
@@ -14,7 +15,6 @@ from services.synth.melgan.discriminator import DiscriminatorSettings
 from services.synth.melgan.generator import MelGanSettings, Variant
 from services.synth.melgan.training import MelGanTrainer
 from services.synth.melgan.training_settings import MelGanTraining
-from services.synth.training.precision import Precision
 
 MEL = MelSettings(sample_rate_hertz=8000, n_fft=256, hop_length=64, win_length=256, n_mels=16)
 PUBLISHED = MelGanTraining(

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from services.errors import InvalidInputError, SettingsMismatchError
+from services.learning.precision import Compute, Precision
 from services.synth.corpus.clips import Clip, split_clips
 from services.synth.mel import MelSettings
 from services.synth.melgan.discriminator import DiscriminatorSettings
 from services.synth.melgan.generator import MelGanSettings, Variant, load_generator, vocode
 from services.synth.melgan.training import MelGanTrainer
 from services.synth.melgan.training_settings import MelGanTraining
-from services.synth.training.precision import Compute, Precision
 
 MEL = MelSettings(sample_rate_hertz=8000, n_fft=256, hop_length=64, win_length=256, n_mels=16)
 TINY = MelGanTraining(

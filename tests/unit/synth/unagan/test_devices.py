@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from services.errors import SettingsMismatchError
-from services.synth.training.supply import Supply
-from services.synth.training.world import World
+from services.learning.supply import Supply
+from services.learning.world import World
 from services.synth.unagan.training import UnaganTrainer
-from tests.unit.synth.training.processes import together
+from tests.unit.learning.processes import together
 from tests.unit.synth.unagan.trainers import SMALL, trainer
 
 # Halves of four, a k that moves fast enough to be seen, and gradients that nothing clips.

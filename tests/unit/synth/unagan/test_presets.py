@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from services.errors import InvalidInputError, NotFoundError
-from services.synth.training.precision import Precision
+from services.learning.precision import Precision
 from services.synth.unagan.generator import UnaganSettings
 from services.synth.unagan.presets import PRESETS, preset
 from services.synth.unagan.training import UnaganTrainer

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from services.errors import SettingsMismatchError
-from services.synth.training.precision import Precision
+from services.learning.precision import Precision
 from services.synth.unagan.training import UnaganTrainer
 from services.synth.unagan.training_settings import UnaganTraining
 from tests.unit.synth.unagan.trainers import FORMS, SMALL, trainer

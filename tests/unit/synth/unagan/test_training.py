@@ -9,9 +9,9 @@ import torch
 from torch.nn.utils import parameters_to_vector
 
 from services.errors import InvalidInputError, SettingsMismatchError
+from services.learning.precision import Compute, Precision
 from services.synth.corpus.augmentation import Augmentation
 from services.synth.corpus.clips import Clip
-from services.synth.training.precision import Compute, Precision
 from services.synth.unagan.generator import load_generator
 from services.synth.unagan.training import UnaganTrainer
 from services.synth.unagan.training_settings import (

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from services.learning.world import ALONE, World
 from services.synth.corpus.clips import Clip
 from services.synth.mel import MelSettings
-from services.synth.training.world import ALONE, World
 from services.synth.unagan.generator import UnaganSettings
 from services.synth.unagan.training import UnaganTrainer
 from services.synth.unagan.training_settings import UnaganTraining

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar, cast, get_args
 import torch
 from torch import nn
 
-from services.synth.training.bounds import refuse_unknown
+from services.learning.bounds import refuse_unknown
 
 Compute = Literal["float32", "bf16", "fp16"]
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}

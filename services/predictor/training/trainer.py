@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from services.audio.track import DescriptorTrack
 from services.errors import SettingsMismatchError
 from services.predictor.config import PredictorConfig
-from services.predictor.corpus import Corpus, Windows
 from services.predictor.loading import ARCHITECTURES
-from services.predictor.network import NetworkShape
+from services.predictor.networks.network import NetworkShape
 from services.predictor.port import never_stop
-from services.predictor.training_settings import PredictorTraining
+from services.predictor.training.corpus import Corpus, Windows
+from services.predictor.training.settings import PredictorTraining
 
 PUBLISHED_DECAY = 0.95
 FREE_RUNS = 16
@@ -228,10 +228,7 @@ class PredictorTrainer:
     def _loss(self, windows: "_Batches", starts: Tensor, noise: float) -> Tensor:
         frames, counts = windows.at(starts)
         heard = frames + noise * torch.randn_like(frames) if noise else frames
-        told = self.network.taught(heard, self.settings.window_size)
-        counts = counts[:, -told.shape[1] :]
-        errors = (told - frames[:, -told.shape[1] :]).square().mean(dim=2)
-        return (errors * counts).sum() / counts.sum().clamp(min=1)
+        return self.network.loss(frames, heard, counts, self.settings.window_size)
 
 
 def _motion(frames: Tensor) -> Tensor:

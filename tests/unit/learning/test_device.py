@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from services.errors import ConfigurationError, InvalidInputError
-from services.synth.device import open_device
+from services.learning.device import open_device
 
 HERE = torch.cuda.device_count() if torch.cuda.is_available() else 0
 BEYOND = f"cuda:{HERE}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from services.synth.training.world import World, joined
+from services.learning.world import World, joined
 
 
 def together(size: int, work: Callable[[World], Any]) -> list[Any]:

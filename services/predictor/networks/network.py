@@ -19,6 +19,19 @@ Mask = Literal["causal", "published"]
 
 
 @dataclass(frozen=True)
+class Chance:
+    """How a stochastic network draws; the others do not ask."""
+
+    seeds: tuple[int, ...] = (0,)
+    """One for each sequence of the batch, so that it is the same alone and among others."""
+    temperature: float = 0.0
+    """0 is the most likely continuation, 1 draws as often as was learned."""
+
+
+MOST_LIKELY = Chance()
+
+
+@dataclass(frozen=True)
 class NetworkShape:
     """Sizes of a network; each architecture reads the ones it has."""
 
@@ -72,6 +85,9 @@ class NetworkShape:
 class Network(nn.Module, ABC):
     """A network that continues z-scored frames."""
 
+    stochastic = False
+    """Whether it draws at random."""
+
     @staticmethod
     @abstractmethod
     def frames_ahead(forecast_frames: int) -> int:
@@ -81,9 +97,27 @@ class Network(nn.Module, ABC):
     def taught(self, sequences: Tensor, window_frames: int) -> Tensor:
         """What it predicts for the last k frames of (B, window + frames ahead, E): (B, k, E)."""
 
+    def loss(self, frames: Tensor, heard: Tensor, counts: Tensor, window_frames: int) -> Tensor:
+        """What training makes small: the mean squared error of what is `taught`, a 0-d tensor.
+
+        `frames` are (B, window + frames ahead, E), `heard` the same as the network hears them,
+        maybe with noise; `counts` (B, window + frames ahead) is 0 where a frame is an outlier.
+        """
+        told = self.taught(heard, window_frames)
+        counts = counts[:, -told.shape[1] :]
+        errors = (told - frames[:, -told.shape[1] :]).square().mean(dim=2)
+        return (errors * counts).sum() / counts.sum().clamp(min=1)
+
     @abstractmethod
     def continued(
-        self, window: Tensor, steps: int, forecast_frames: int, rollout: Rollout, stop: Checkpoint
+        self,
+        window: Tensor,
+        steps: int,
+        forecast_frames: int,
+        rollout: Rollout,
+        stop: Checkpoint,
+        *,
+        chance: Chance = MOST_LIKELY,
     ) -> Tensor:
         """Continues (B, window, E) by (B, steps, E).
 
@@ -119,7 +153,14 @@ class ForecastNetwork(Network):
         return told
 
     def continued(
-        self, window: Tensor, steps: int, forecast_frames: int, rollout: Rollout, stop: Checkpoint
+        self,
+        window: Tensor,
+        steps: int,
+        forecast_frames: int,
+        rollout: Rollout,
+        stop: Checkpoint,
+        *,
+        chance: Chance = MOST_LIKELY,  # noqa: ARG002
     ) -> Tensor:
         """Forecasts as far as trained, again and again from where that led, and cuts.
 

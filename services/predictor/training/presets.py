@@ -1,7 +1,7 @@
 """Predictor trainings that are known to work, by name."""
 
 from services.errors import NotFoundError
-from services.predictor.training_settings import PredictorTraining
+from services.predictor.training.settings import PredictorTraining
 
 PRESETS: dict[str, PredictorTraining] = {
     # The defaults of the published command line.

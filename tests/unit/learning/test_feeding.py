@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from services.synth.training.feeding import Feed
+from services.learning.feeding import Feed
 
 
 def test_batches_come_in_order_from_the_first_step_on() -> None:

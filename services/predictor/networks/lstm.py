@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from services.predictor.network import NetworkShape, OneStepNetwork, Rollout
+from services.predictor.networks.network import (
+    MOST_LIKELY,
+    Chance,
+    NetworkShape,
+    OneStepNetwork,
+    Rollout,
+)
 from services.predictor.port import Checkpoint
 
 State = tuple[Tensor, Tensor]
@@ -30,6 +36,8 @@ class LSTM(OneStepNetwork):
         forecast_frames: int,  # noqa: ARG002
         rollout: Rollout,  # noqa: ARG002
         stop: Checkpoint,
+        *,
+        chance: Chance = MOST_LIKELY,  # noqa: ARG002
     ) -> Tensor:
         """Listens to the window, then to itself; all it remembers is its state."""
         told, state = self._step(window, None)

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from services.synth.training.averaging import averaged, follow
+from services.learning.averaging import averaged, follow
 
 
 def test_an_average_follows_slowly_and_leaves_the_network_alone() -> None:

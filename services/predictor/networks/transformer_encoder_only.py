@@ -10,9 +10,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from services.predictor.network import Mask, NetworkShape, OneStepNetwork, Rollout
+from services.predictor.networks.network import (
+    MOST_LIKELY,
+    Chance,
+    Mask,
+    NetworkShape,
+    OneStepNetwork,
+    Rollout,
+)
+from services.predictor.networks.position import position_codes, with_codes
 from services.predictor.port import Checkpoint
-from services.predictor.position import position_codes, with_codes
 
 TRAINING_NOISE = 0.05
 LATER_FRAMES: dict[Mask, float] = {"causal": -math.inf, "published": 1.0}
@@ -48,6 +55,8 @@ class TransformerEncoderOnly(OneStepNetwork):
         forecast_frames: int,  # noqa: ARG002
         rollout: Rollout,
         stop: Checkpoint,
+        *,
+        chance: Chance = MOST_LIKELY,  # noqa: ARG002
     ) -> Tensor:
         """Feeds itself with the last window of frames; `published` lets the context grow."""
         length = window.shape[1]

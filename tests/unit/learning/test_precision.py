@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from services.errors import InvalidInputError
-from services.synth.training.precision import Compute, Precision
+from services.learning.precision import Compute, Precision
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from services.synth.training.adam import adam
+from services.learning.adam import adam
 
 
 @pytest.mark.parametrize(("device", "fused"), [("cpu", None), ("cuda:1", True)])

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from services.predictor.network import ForecastNetwork, NetworkShape
-from services.predictor.position import position_codes, with_codes
+from services.predictor.networks.network import ForecastNetwork, NetworkShape
+from services.predictor.networks.position import position_codes, with_codes
 
 
 class LSTMEncoderDecoder(ForecastNetwork):

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from services.synth.training.schedule import learning_rate
+from services.learning.schedule import learning_rate
 
 
 def test_a_constant_rate_stays() -> None:

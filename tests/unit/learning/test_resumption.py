@@ -1,7 +1,7 @@
 import pytest
 
 from services.errors import SettingsMismatchError
-from services.synth.training.resumption import refuse_other_settings
+from services.learning.resumption import refuse_other_settings
 
 STORED = {"batch_size": 8, "steps": 100, "generator": {"ngf": 16, "ratios": [8, 8, 4]}}
 

@@ -9,7 +9,7 @@ from typing import Self
 import pytest
 import torch
 
-from services.synth.training.supply import Supply
+from services.learning.supply import Supply
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 
-from services.synth.training.feeding import Feed
+from services.learning.feeding import Feed
 
 
 class Pinnable(Protocol):

@@ -4,8 +4,8 @@ from torch import distributed as processes
 from torch import nn
 
 from services.errors import ConfigurationError, SettingsMismatchError
-from services.synth.training.world import ALONE, World, joined
-from tests.unit.synth.training.processes import together
+from services.learning.world import ALONE, World, joined
+from tests.unit.learning.processes import together
 
 
 def meet(world: World) -> dict[str, object]:
