@@ -16,6 +16,7 @@ from services.predictor.port import Checkpoint
 
 Rollout = Literal["sliding", "published"]
 Mask = Literal["causal", "published"]
+Anchor = Literal["none", "last", "mean"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ class NetworkShape:
     """Encoder layers of a transformer, where they should differ from num_layers."""
     mask: Mask = "causal"
     """What TransformerEncoderOnlyModel attends to; `published` is no mask, see there."""
+    anchor: Anchor = "none"
+    """What a prediction is told as a change from: nothing, the `last` frame known, or the `mean` of
+    the window, which only forecasts of several frames can have."""
+    attention_frames: int = 64
+    """Frames that each layer of a ProbabilisticTransformer attends to."""
+    mixtures: int = 8
+    """Components of a ProbabilisticTransformer's mixture."""
 
     @property
     def model_width(self) -> int:

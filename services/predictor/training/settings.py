@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from services.errors import InvalidInputError
+from services.predictor.config import Deltas
+from services.predictor.networks.network import Anchor
 
 ARCHITECTURE_NAMES = (
     "LSTM",
@@ -20,6 +22,8 @@ _AT_LEAST_ONE = (
     "num_layers",
     "nhead",
     "dim_feedforward",
+    "attention_frames",
+    "mixtures",
     "batch_size",
     "epochs",
 )
@@ -50,6 +54,16 @@ class PredictorTraining:
     """Width of the position code beside the features; 0 means none. "LSTM" never has one."""
     num_encoder_layers: int | None = None
     """Encoder layers of a transformer; None means num_layers. The published code ignores this."""
+    anchor: Anchor = "none"
+    """What a prediction is told as a change from: nothing, as published, the `last` frame known, or
+    the `mean` of the window, which only forecasts of several frames can have."""
+    attention_frames: int = 64
+    """Frames that each layer of a ProbabilisticTransformer attends to."""
+    mixtures: int = 8
+    """Components of a ProbabilisticTransformer's mixture."""
+    deltas: Deltas = "predicted"
+    """`predicted`, as published: deltas are features like others. `computed`: the model knows the
+    static coefficients alone, and their deltas are computed from what it predicts."""
     batch_size: int = 16
     """Windows a step."""
     learning_rate: float = 1e-4

@@ -66,6 +66,9 @@ class PredictorTrainer:
             dropout=settings.dropout,
             dim_pos_encoding=settings.dim_pos_encoding,
             num_encoder_layers=settings.num_encoder_layers,
+            anchor=settings.anchor,
+            attention_frames=settings.attention_frames,
+            mixtures=settings.mixtures,
         )
         torch.manual_seed(seed)
         self._device = torch.device(device)
