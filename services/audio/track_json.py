@@ -3,14 +3,15 @@
     {"_id": ["wren.wav", …], "_sample": [0, 1024, …], "mfcc0": [-227.5, …], …, "mfcc38": […],
      "_sample_rate": 44100, "_hop_length": 1024}
 
-`_id` and `_sample` say which sound, and where in it, a row begins; the last two are ours. A
-published prediction has neither of the first two: it is one track. Rows of several sounds may be
-mixed, as they are in published databases.
+`_id` and `_sample` say which sound, and where in it, a row begins; the last two are ours. Rows of
+several sounds may be mixed, as they are in published databases. A prediction of ours says so
+(`"_predictor": "4fq0b2xk@900"`); a published one has neither `_id` nor `_sample`: it is one track.
 """
 
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,8 +33,10 @@ PUBLISHED_HOP_LENGTH = 1024
 _PIECE_FRAMES = 16_384
 
 
-def write_tracks(tracks: Sequence[DescriptorTrack]) -> bytes:
+def write_tracks(tracks: Sequence[DescriptorTrack], *, predictor: str = "") -> bytes:
     """One descriptor file of these tracks; `read_tracks` gives them back bit for bit.
+
+    `predictor` is the id of what predicted them, if they describe no recorded sounds.
 
     Raises InvalidInputError if there are none, one has no frames, or two have the same source;
     SettingsMismatchError if features, rates or hops differ.
@@ -58,7 +61,8 @@ def write_tracks(tracks: Sequence[DescriptorTrack]) -> bytes:
                 culprit=track.source,
             )
     file = io.BytesIO()
-    write_columns(file, _columns([track.ordered(first.feature_names) for track in tracks]))
+    columns = _columns([track.ordered(first.feature_names) for track in tracks])
+    write_columns(file, chain(columns, [("_predictor", predictor)] if predictor else []))
     return file.getvalue()
 
 
@@ -82,7 +86,9 @@ def _columns(tracks: Sequence[Track]) -> Iterator[tuple[str, Any]]:
     yield "_hop_length", first.hop_length_samples
 
 
-def read_tracks(data: bytes | BinaryIO, *, source: str) -> list[DescriptorTrack]:
+def read_tracks(
+    data: bytes | BinaryIO, *, source: str, of_sounds_alone: bool = False
+) -> list[DescriptorTrack]:
     """The tracks of a descriptor file, one for each `_id`, in the order of their first rows.
 
     `data` is the content, or a file at its beginning, which need not fit into memory as Python
@@ -90,12 +96,15 @@ def read_tracks(data: bytes | BinaryIO, *, source: str) -> list[DescriptorTrack]
     `_sample_rate` it is 44 100 Hz; without `_hop_length` it is the step of `_sample`, or 1024.
     Without `_id` and `_sample` there is one track, its source `source`.
 
-    Raises InvalidInputError, naming `source` and the field, for anything else.
+    Raises InvalidInputError, naming `source` and the field, for anything else, and for predictions
+    where tracks are to be `of_sounds_alone`.
     """
     columns = _parsed(io.BytesIO(data) if isinstance(data, bytes) else data, source)
     names = tuple(sorted((name for name in columns if not name.startswith("_")), key=_natural))
     if not names:
         raise InvalidInputError(f"{source}: holds no features", culprit=source)
+    if of_sounds_alone:
+        _refuse_prediction(columns, source)
     frames = len(columns[names[0]])
     if not frames:
         raise InvalidInputError(f"{source}: holds no frames", culprit=source)
@@ -149,6 +158,13 @@ def _parsed(file: BinaryIO, source: str) -> dict[str, Any]:
     except NotColumnsError as error:
         raise InvalidInputError(f"{source}: {error}", culprit=source) from None
     return columns
+
+
+def _refuse_prediction(columns: dict[str, Any], source: str) -> None:
+    if "_predictor" in columns:
+        raise _refused(source, "_predictor", "says that this is a prediction, not a recorded sound")
+    if "_id" not in columns and "_sample" not in columns:
+        raise _refused(source, "_id", "is not there: this is a prediction, as published ones are")
 
 
 def _joined(pieces: Iterable[NDArray[Any]], dtype: type) -> NDArray[Any]:

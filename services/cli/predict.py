@@ -57,5 +57,5 @@ def predict(
             parts = [track_from_message(part) for part in answer.tracks]
             continued.append(DescriptorTrack.joined(parts))
             progress.update("predicting", len(continued), len(tracks))
-    write_whole(out, write_tracks(continued))
+    write_whole(out, write_tracks(continued, predictor=known.version_id or predictor))
     typer.echo(str(out))

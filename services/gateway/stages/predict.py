@@ -110,9 +110,11 @@ def _window(context: RunContext, sound: Description) -> DescriptorTrack:
 
 def _store(context: RunContext, sound: Description, track: DescriptorTrack) -> TrackMessage:
     name = digest(ALGORITHM, sound.audio)[:16]
+    predictor = context.snapshot.predictor
     stored = context.store.put(
         f"runs/{context.run_id}/predictions/{name}.json",
-        write_tracks([track]),
+        # Said in the file, for descriptors of sounds look the same and may be learned from.
+        write_tracks([track], predictor=predictor.version_id or predictor.id),
     )
     message = track_to_message(track, object=stored)
     message.object.CopyFrom(ref_to_message(stored))

@@ -232,3 +232,23 @@ def test_tracks_of_one_file_are_brought_into_one_order_of_features() -> None:
     again = read_tracks(write_tracks([first, second]), source="any.json")
 
     assert equal(again[1], track("b"))
+
+
+def test_a_prediction_of_ours_is_read_as_any_track_but_not_as_a_sound() -> None:
+    content = write_tracks([track()], predictor="4fq0b2xk@900")
+    assert equal(read_tracks(content, source="p.json")[0], track())
+    with pytest.raises(InvalidInputError, match=r"p\.json: _predictor says .*a prediction"):
+        read_tracks(content, source="p.json", of_sounds_alone=True)
+
+
+def test_a_published_prediction_is_not_read_as_a_sound() -> None:
+    content = orjson.dumps(published(_id=None, _sample=None))
+    with pytest.raises(InvalidInputError, match=r"p\.json: _id is not there: .*a prediction"):
+        read_tracks(content, source="p.json", of_sounds_alone=True)
+
+
+def test_descriptors_of_either_published_layout_are_of_sounds() -> None:
+    for fields in ({}, {"_id": ["a.wav", "b.wav"], "_sample": [0, 0]}):
+        content = orjson.dumps(published(**fields))
+        found = read_tracks(content, source="p.json", of_sounds_alone=True)
+        assert [each.source for each in found] == (["a.wav", "b.wav"] if fields else ["wren.wav"])
