@@ -52,16 +52,17 @@ class Corpus:
         outlier_deviations: float,
         validation_share: float,
         seed: int,
+        feature_names: Sequence[str] | None = None,
     ) -> "Corpus":
         """Cuts `tracks` into windows of `window_frames` + `frames_ahead` frames.
 
-        Columns are put in string order. Whole tracks are held out, drawn by `seed`; of a single
+        Columns are put in the order of `feature_names`, else in string order. Whole tracks are held out, drawn by `seed`; of a single
         one the end, a window's length after the training part. Raises SettingsMismatchError if
         tracks differ in features, rate or hop, and InvalidInputError, naming the shortest length
         that would do, if there is nothing to learn from.
         """
         length = window_frames + frames_ahead
-        tracks = _alike(tracks)
+        tracks = _alike(tracks, feature_names)
         usable = [track for track in tracks if track.frame_count >= length]
         if not usable:
             longest = max(track.frame_count for track in tracks)
@@ -90,11 +91,13 @@ class Corpus:
         )
 
 
-def _alike(tracks: Sequence[DescriptorTrack]) -> list[DescriptorTrack]:
+def _alike(
+    tracks: Sequence[DescriptorTrack], feature_names: Sequence[str] | None
+) -> list[DescriptorTrack]:
     if not tracks:
         raise InvalidInputError("there are no sounds to learn from", culprit="tracks")
     first = tracks[0]
-    names = sorted(first.feature_names)
+    names = feature_names or sorted(first.feature_names)
     for track in tracks:
         theirs = (track.sample_rate_hertz, track.hop_length_samples)
         if theirs != (first.sample_rate_hertz, first.hop_length_samples):
