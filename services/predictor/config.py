@@ -88,6 +88,13 @@ class PredictorConfig:
             )
 
     @property
+    def track_feature_names(self) -> tuple[str, ...]:
+        """Columns of the tracks that it continues: the network's own, or with their deltas."""
+        if self.deltas == "computed":
+            return names_with_deltas(self.feature_names)
+        return self.feature_names
+
+    @property
     def scales(self) -> "np.ndarray[Any, np.dtype[np.float64]]":
         """Standard deviations, with 1 where a feature never changed, so that division is safe."""
         deviations = np.asarray(self.standard_deviations)

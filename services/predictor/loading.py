@@ -11,7 +11,7 @@ from safetensors.torch import load
 
 from services.errors import CorruptObjectError
 from services.predictor.config import PredictorConfig
-from services.predictor.deltas import REACH, WIDTH, names_with_deltas, with_deltas
+from services.predictor.deltas import REACH, WIDTH, with_deltas
 from services.predictor.networks.lstm import LSTM
 from services.predictor.networks.lstm_encoder_decoder import LSTMEncoderDecoder
 from services.predictor.networks.network import Chance, Network
@@ -35,14 +35,8 @@ def load_predictor(
     Raises CorruptObjectError if either is damaged or they do not fit each other.
     """
     read = PredictorConfig.from_json(config)
-    if read.architecture not in ARCHITECTURES:
-        raise CorruptObjectError(
-            f"config.json of a predictor: architecture is {read.architecture!r}, not one of "
-            f"{', '.join(ARCHITECTURES)}",
-            culprit="architecture",
-        )
     with torch.device("meta"):
-        network = ARCHITECTURES[read.architecture](read.shape)
+        network = architecture_of(read)(read.shape)
     try:
         network.load_state_dict(load(weights), assign=True)
     except (SafetensorError, RuntimeError) as error:
@@ -51,6 +45,17 @@ def load_predictor(
             culprit="weights",
         ) from error
     return NetworkPredictor(read, network.to(device).eval())
+
+
+def architecture_of(config: PredictorConfig) -> type[Network]:
+    """The class of its network; CorruptObjectError for an architecture that is not known."""
+    if config.architecture not in ARCHITECTURES:
+        raise CorruptObjectError(
+            f"config.json of a predictor: architecture is {config.architecture!r}, not one of "
+            f"{', '.join(ARCHITECTURES)}",
+            culprit="architecture",
+        )
+    return ARCHITECTURES[config.architecture]
 
 
 class NetworkPredictor(Predictor):
@@ -62,11 +67,7 @@ class NetworkPredictor(Predictor):
         self._means = np.asarray(config.means)
         self._scales = config.scales
         self._computes_deltas = config.deltas == "computed"
-        self._feature_names = (
-            names_with_deltas(config.feature_names)
-            if self._computes_deltas
-            else config.feature_names
-        )
+        self._feature_names = config.track_feature_names
 
     @property
     def architecture(self) -> str:
