@@ -10,7 +10,7 @@ from services.predictor.networks.network import (
     OneStepNetwork,
     Rollout,
 )
-from services.predictor.port import Checkpoint
+from services.predictor.port import Checkpoint, never_stop
 
 State = tuple[Tensor, Tensor]
 
@@ -24,6 +24,7 @@ class LSTM(OneStepNetwork):
             shape.feature_count, shape.hidden_size, shape.num_layers, batch_first=True
         )
         self.linear = nn.Linear(shape.hidden_size, shape.feature_count)
+        self.adds_change = shape.anchor == "last"
 
     def forward(self, frames: Tensor) -> Tensor:
         """The frame after each of (B, F, E): (B, F, E)."""
@@ -40,14 +41,24 @@ class LSTM(OneStepNetwork):
         chance: Chance = MOST_LIKELY,  # noqa: ARG002
     ) -> Tensor:
         """Listens to the window, then to itself; all it remembers is its state."""
+        return self._told(window, steps, stop)[:, window.shape[1] - 1 :]
+
+    def taught(self, sequences: Tensor, window_frames: int) -> Tensor:
+        """See OneStepNetwork; the window is heard once."""
+        frames_ahead = sequences.shape[1] - window_frames
+        return self._told(sequences[:, :window_frames], frames_ahead, never_stop)
+
+    def _told(self, window: Tensor, steps: int, stop: Checkpoint) -> Tensor:
+        """The frame after each of the window, and `steps` - 1 more."""
         told, state = self._step(window, None)
-        predicted = [told[:, -1:]]
-        while len(predicted) < steps:
+        predicted = [told]
+        for _ in range(steps - 1):
             stop()
-            told, state = self._step(predicted[-1], state)
+            told, state = self._step(told[:, -1:], state)
             predicted.append(told)
         return torch.cat(predicted, dim=1)
 
     def _step(self, frames: Tensor, state: State | None) -> tuple[Tensor, State]:
         hidden, state = self.lstm(frames, state)
-        return self.linear(hidden), state
+        told = self.linear(hidden)
+        return (frames + told if self.adds_change else told), state

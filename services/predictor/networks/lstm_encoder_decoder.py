@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from services.predictor.networks.network import ForecastNetwork, NetworkShape
+from services.predictor.networks.network import ForecastNetwork, NetworkShape, anchor_of
 from services.predictor.networks.position import position_codes, with_codes
 
 
@@ -16,6 +16,7 @@ class LSTMEncoderDecoder(ForecastNetwork):
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
         self.position_width = shape.dim_pos_encoding
+        self.anchor = shape.anchor
         self.encoder = nn.LSTM(
             shape.model_width, shape.hidden_size, shape.num_layers, batch_first=True
         )
@@ -32,4 +33,4 @@ class LSTMEncoderDecoder(ForecastNetwork):
         silence = window.new_zeros(batch, steps, 1)
         decoded, _ = self.decoder(with_codes(silence, codes[frames:]), state)
         forecast: Tensor = self.linear(decoded)
-        return forecast
+        return forecast + anchor_of(window, self.anchor)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from services.errors import InvalidInputError
-from services.predictor.port import Checkpoint
+from services.predictor.port import Checkpoint, never_stop
 
 Rollout = Literal["sliding", "published"]
 Mask = Literal["causal", "published"]
@@ -90,16 +90,33 @@ class NetworkShape:
             )
 
 
+def anchor_of(window: Tensor, anchor: Anchor) -> Tensor | float:
+    """What a forecast is told as a change from: (B, 1, E) of (B, F, E), or nothing."""
+    if anchor == "last":
+        return window[:, -1:]
+    return window.mean(dim=1, keepdim=True) if anchor == "mean" else 0.0
+
+
 class Network(nn.Module, ABC):
     """A network that continues z-scored frames."""
 
     stochastic = False
     """Whether it draws at random."""
+    loss_name = "mse"
+    """What its loss is called in logs."""
 
     @staticmethod
     @abstractmethod
     def frames_ahead(forecast_frames: int) -> int:
         """How many frames beyond its window one training sequence holds."""
+
+    @staticmethod
+    def frames_told(window_frames: int, frames_ahead: int) -> int:
+        """How many of the last frames of a training sequence its loss is of.
+
+        All but the first, before which nothing was heard.
+        """
+        return window_frames + frames_ahead - 1
 
     @abstractmethod
     def taught(self, sequences: Tensor, window_frames: int) -> Tensor:
@@ -142,9 +159,18 @@ class OneStepNetwork(Network):
         return 1
 
     def taught(self, sequences: Tensor, window_frames: int) -> Tensor:
-        """Teacher forcing: every frame but the last is given, every frame but the first told."""
-        told: Tensor = self(sequences[:, :window_frames])
-        return told
+        """Teacher forcing, and then its own voice.
+
+        Every frame of the window is given and the frame after each told. What lies further beyond
+        the window is told by hearing itself, so that it learns to bear its own errors.
+        """
+        window = sequences[:, :window_frames]
+        told: Tensor = self(window)
+        frames_ahead = sequences.shape[1] - window_frames
+        if frames_ahead == 1:
+            return told
+        alone = self.continued(window, frames_ahead, 1, "sliding", never_stop)
+        return torch.cat((told[:, :-1], alone), dim=1)
 
 
 class ForecastNetwork(Network):
@@ -154,6 +180,11 @@ class ForecastNetwork(Network):
     def frames_ahead(forecast_frames: int) -> int:
         """All that is forecast at once."""
         return forecast_frames
+
+    @staticmethod
+    def frames_told(window_frames: int, frames_ahead: int) -> int:  # noqa: ARG004
+        """The forecast."""
+        return frames_ahead
 
     def taught(self, sequences: Tensor, window_frames: int) -> Tensor:
         """The forecast of all that follows the window."""

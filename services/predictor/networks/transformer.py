@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from services.predictor.networks.network import ForecastNetwork, NetworkShape
+from services.predictor.networks.network import ForecastNetwork, NetworkShape, anchor_of
 from services.predictor.networks.position import position_codes, with_codes
 
 
@@ -16,6 +16,7 @@ class Transformer(ForecastNetwork):
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
         self.position_width = shape.dim_pos_encoding
+        self.anchor = shape.anchor
         self.encoder = shape.encoder()
         self.encoder.norm = nn.LayerNorm(shape.model_width)
         layer = nn.TransformerDecoderLayer(
@@ -36,4 +37,4 @@ class Transformer(ForecastNetwork):
         memory = self.encoder(with_codes(window, codes[:frames]), mask=mask)
         question = with_codes(window.new_zeros(batch, steps, features), codes[frames:])
         answer: Tensor = self.decoder(question, memory)
-        return answer[:, :, :features]
+        return answer[:, :, :features] + anchor_of(window, self.anchor)

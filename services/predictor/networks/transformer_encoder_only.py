@@ -32,13 +32,14 @@ class TransformerEncoderOnly(OneStepNetwork):
         super().__init__()
         self.position_width = shape.dim_pos_encoding
         self.later_frames = LATER_FRAMES[shape.mask]
+        self.adds_change = shape.anchor == "last"
         self.frame_dropout = nn.Dropout1d(shape.dropout)
         self.transformer_encoder = shape.encoder()
         self.linear = nn.Linear(shape.model_width, shape.feature_count)
 
     def forward(self, frames: Tensor) -> Tensor:
         """The frame after each of (B, F, E): (B, F, E). In training, inputs are made harder."""
-        count = frames.shape[1]
+        count, last = frames.shape[1], frames
         # Dropout1d takes (B, channels, length): here whole frames go, as in the published model.
         frames = self.frame_dropout(frames)
         if self.training:
@@ -46,7 +47,7 @@ class TransformerEncoderOnly(OneStepNetwork):
         coded = with_codes(frames, position_codes(count, self.position_width, frames))
         later = torch.full((count, count), self.later_frames, device=frames.device).triu(1)
         told: Tensor = self.linear(self.transformer_encoder(coded, mask=later.to(frames.dtype)))
-        return told
+        return last + told if self.adds_change else told
 
     def continued(
         self,

@@ -56,10 +56,11 @@ class Corpus:
     ) -> "Corpus":
         """Cuts `tracks` into windows of `window_frames` + `frames_ahead` frames.
 
-        Columns are put in the order of `feature_names`, else in string order. Whole tracks are held out, drawn by `seed`; of a single
-        one the end, a window's length after the training part. Raises SettingsMismatchError if
-        tracks differ in features, rate or hop, and InvalidInputError, naming the shortest length
-        that would do, if there is nothing to learn from.
+        Columns are put in the order of `feature_names`, else in string order. Whole tracks are
+        held out, drawn by `seed`; of a single one the end, a window's length after the training
+        part. Raises SettingsMismatchError if tracks differ in features, rate or hop, and
+        InvalidInputError, naming the shortest length that would do, if there is nothing to learn
+        from.
         """
         length = window_frames + frames_ahead
         tracks = _alike(tracks, feature_names)
