@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from services.audio.track import DescriptorTrack
-from services.errors import SettingsMismatchError
+from services.errors import DemiurgeError, SettingsMismatchError
 from services.predictor.port import Checkpoint, Predictor, never_stop
 
 
@@ -19,8 +21,8 @@ def continue_track(
 ) -> DescriptorTrack:
     """The `steps` frames after `track`, its columns in the same order.
 
-    Raises SettingsMismatchError, naming both sides, if rate, hop or features do not agree, and
-    what `Predictor.predict` raises.
+    Raises SettingsMismatchError, naming both sides, if rate, hop or features do not agree, what
+    `Predictor.predict` raises, and DemiurgeError for an answer that is none.
     """
     for name, unit in (("sample_rate_hertz", "Hz"), ("hop_length_samples", "samples")):
         theirs, ours = getattr(track, name), getattr(predictor, name)
@@ -38,6 +40,14 @@ def continue_track(
         checkpoint=checkpoint,
         source=track.source,
     )
+    wanted = (steps, len(predictor.feature_names))
+    # A plug-in is anybody's; the sound is not to be blamed for what it answers.
+    if values.shape != wanted or values.dtype != np.float32 or not np.isfinite(values).all():
+        raise DemiurgeError(
+            f"this {predictor.architecture} answered {values.dtype} values of shape "
+            f"{values.shape}, not {wanted} finite float32",
+            culprit=predictor.architecture,
+        )
     continued = replace(track, feature_names=predictor.feature_names, values=values)
     return continued.ordered(track.feature_names)
 

@@ -1,4 +1,16 @@
-"""The port of prediction: whatever continues a descriptor sequence is a `Predictor`."""
+"""The port of prediction: whatever continues a descriptor sequence is a `Predictor`.
+
+A package of anybody's brings one in as a plug-in. It subclasses `Predictor`, implements the
+abstract properties (plain class attributes will do) and `_continue`, and names the class in its
+pyproject.toml, under the id by which it is asked for:
+
+    [project.entry-points."demiurge.predictors"]
+    markov = "demiurge_markov:Markov"
+
+Once it is installed beside Demiurge, `demiurge models` lists it, and `demiurge run --predictor
+markov` uses it. It is constructed without arguments when it is first asked for, and used by one
+thread at a time. Whatever it draws must follow from `seed`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -48,6 +60,14 @@ class Predictor(ABC):
     @abstractmethod
     def stochastic(self) -> bool:
         """Whether it draws at random, so that temperature may be above 0 and the seed matters."""
+
+    @property
+    def version(self) -> str:
+        """For plug-ins: what the answers depend on beside the package's code, as a hash of weights.
+
+        By this and the version of its package a run tells that the answers may have changed.
+        """
+        return ""
 
     @property
     def size_bytes(self) -> int:

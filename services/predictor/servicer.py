@@ -1,6 +1,7 @@
 """The predictor service: a window in, its continuation out. Its only store is that of models."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -8,11 +9,18 @@ import structlog
 from demiurge.predictor.v1 import predictor_service_pb2 as pb
 from demiurge.predictor.v1 import predictor_service_pb2_grpc as pb_grpc
 
-from services.errors import ConfigurationError, CorruptObjectError, InvalidInputError
+from services.errors import (
+    ConfigurationError,
+    CorruptObjectError,
+    InvalidInputError,
+    NotFoundError,
+)
 from services.learning.device import open_device
 from services.predictor.config import PredictorConfig
 from services.predictor.continuation import continue_track, pieces
 from services.predictor.loaded import LoadedPredictors
+from services.predictor.loading import architecture_of, load_predictor
+from services.predictor.plugins import Plugin, installed_plugins
 from services.predictor.settings import PredictorSettings
 from services.runtime.messages import MAX_INLINE_BYTES, track_from_message, track_to_message
 
@@ -24,12 +32,17 @@ if TYPE_CHECKING:
 
 DEFAULT_PAGE_SIZE = 100
 FAMILY = "predictor"
+MEGABYTE = 1_000_000
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class PredictorServicer(pb_grpc.PredictorServiceServicer):
-    """demiurge.predictor.v1.PredictorService over a model store; models run in the device queue."""
+    """demiurge.predictor.v1.PredictorService over a model store and plug-ins.
+
+    Models and plug-ins run, and plug-ins are constructed, in the device queue. A model of the store
+    goes before a plug-in of the same id, so that an id which a run has named keeps its meaning.
+    """
 
     def __init__(
         self, settings: PredictorSettings, models: "ModelStore", queue: "DeviceQueue"
@@ -37,8 +50,11 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         self._max_steps = settings.max_steps
         self._models = models
         self._queue = queue
-        device = open_device(settings.device, "DEMIURGE_PREDICTOR_DEVICE", ConfigurationError)
-        self._loaded = LoadedPredictors(device, settings.loaded_models)
+        self._device = open_device(settings.device, "DEMIURGE_PREDICTOR_DEVICE", ConfigurationError)
+        self._plugins = installed_plugins(settings.plugins)
+        self._loaded = LoadedPredictors(settings.loaded_megabytes * MEGABYTE)
+        # Of plug-ins that were constructed, so that describing them does not wait for the device.
+        self._descriptions: dict[str, pb.Predictor] = {}
 
     async def PredictDescriptors(
         self, request: pb.PredictDescriptorsRequest, context: Context
@@ -51,51 +67,137 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
                 culprit="steps",
             )
         track = track_from_message(request.window)
-        version = await asyncio.to_thread(self._models.find, FAMILY, request.predictor_id)
+        found = await asyncio.to_thread(self._find, request.predictor_id)
 
-        def predict(checkpoint: "Checkpoint") -> "DescriptorTrack":
-            return continue_track(
-                self._model(version),
-                track,
-                request.steps,
-                seed=request.seed,
-                temperature=request.temperature,
-                checkpoint=checkpoint,
-            )
+        def predict(checkpoint: "Checkpoint") -> "tuple[DescriptorTrack, str]":
+            with found.blamed() if isinstance(found, Plugin) else nullcontext():
+                predictor, version_id = self._ready(found, request.predictor_id)
+                continued = continue_track(
+                    predictor,
+                    track,
+                    request.steps,
+                    seed=request.seed,
+                    temperature=request.temperature,
+                    checkpoint=checkpoint,
+                )
+            return continued, version_id
 
-        continued = await self._queue.run(predict)
+        continued, version_id = await self._queue.run(predict)
         return pb.PredictDescriptorsResponse(
             tracks=[track_to_message(piece) for piece in pieces(continued, MAX_INLINE_BYTES)],
-            version_id=version.version_id,
-        )
-
-    def _model(self, version: "ModelVersion") -> "Predictor":
-        return self._loaded.get(
-            (version.version_id, version.weights_sha256),
-            version.config,
-            lambda: self._models.read_weights(version),
+            version_id=version_id,
         )
 
     async def GetPredictor(
         self, request: pb.GetPredictorRequest, context: Context
     ) -> pb.GetPredictorResponse:
         """The predictor of that id."""
-        version = await asyncio.to_thread(self._models.find, FAMILY, request.predictor_id)
-        return pb.GetPredictorResponse(predictor=self._described(version))
+        found = await asyncio.to_thread(self._find, request.predictor_id)
+        if not isinstance(found, Plugin):
+            return pb.GetPredictorResponse(predictor=self._described(found))
+        described = await self._described_plugin(found)
+        _refuse_another_version(found, described.version_id, request.predictor_id)
+        return pb.GetPredictorResponse(predictor=described)
 
     async def ListPredictors(
         self, request: pb.ListPredictorsRequest, context: Context
     ) -> pb.ListPredictorsResponse:
         """A page of predictors; the token is the last id of the page before."""
         rest = await asyncio.to_thread(self._after, request.page_token)
+        rest += await self._plugins_after(request.page_token)
+        rest.sort(key=lambda predictor: predictor.id)
         size = request.page_size or DEFAULT_PAGE_SIZE
         return pb.ListPredictorsResponse(
             predictors=rest[:size],
             next_page_token=rest[size - 1].id if len(rest) > size else "",
         )
 
+    def _find(self, predictor_id: str) -> "ModelVersion | Plugin":
+        """What answers to "id" or "id@version"; blocking."""
+        plugin = self._plugins.get(predictor_id.partition("@")[0])
+        if plugin is not None and not self._is_stored(plugin.id):
+            return plugin
+        try:
+            return self._models.find(FAMILY, predictor_id)
+        except NotFoundError as error:
+            if not self._plugins:
+                raise
+            there = f"{error.message}; of other packages: {', '.join(self._plugins)}"
+            raise NotFoundError(there, culprit=error.culprit) from error
+
+    def _is_stored(self, id_: str) -> bool:
+        """Whether a model of the store has this id, even a damaged one; blocking."""
+        try:
+            self._models.find(FAMILY, id_)
+        except (NotFoundError, InvalidInputError):
+            return False
+        except CorruptObjectError:
+            pass
+        return True
+
+    def _ready(self, found: "ModelVersion | Plugin", predictor_id: str) -> "tuple[Predictor, str]":
+        """The predictor, loaded, and its version; in the device's thread."""
+        if isinstance(found, Plugin):
+            predictor = self._constructed(found)
+            version_id = self._descriptions[found.id].version_id
+            _refuse_another_version(found, version_id, predictor_id)
+            return predictor, version_id
+        predictor = self._loaded.get(
+            (found.version_id, found.weights_sha256),
+            lambda: load_predictor(
+                found.config, self._models.read_weights(found), device=self._device
+            ),
+            expected_bytes=found.size_bytes,
+        )
+        return predictor, found.version_id
+
+    def _constructed(self, plugin: Plugin) -> "Predictor":
+        """The plug-in's predictor, which it is described by; in the device's thread."""
+
+        def construct() -> "Predictor":
+            predictor = plugin.construct()
+            self._descriptions[plugin.id] = pb.Predictor(
+                id=plugin.id,
+                version_id=plugin.version_id(predictor),
+                architecture=predictor.architecture,
+                window_frames=predictor.window_frames,
+                feature_names=predictor.feature_names,
+                sample_rate_hertz=predictor.sample_rate_hertz,
+                hop_length_samples=predictor.hop_length_samples,
+                max_steps=self._max_steps,
+                stochastic=predictor.stochastic,
+                weights_sha256=plugin.identity(predictor),
+            )
+            return predictor
+
+        with plugin.blamed(wholly=True):
+            return self._loaded.get(plugin.id, construct)
+
+    async def _described_plugin(self, plugin: Plugin) -> pb.Predictor:
+        if plugin.id not in self._descriptions:
+            await self._queue.run(lambda _: self._constructed(plugin))
+        return self._descriptions[plugin.id]
+
+    async def _plugins_after(self, token: str) -> list[pb.Predictor]:
+        """Plug-ins whose ids come after `token`; those that do not work are logged and left out."""
+        found = []
+        for plugin in self._plugins.values():
+            if plugin.id <= token:
+                continue
+            reason = ""
+            if await asyncio.to_thread(self._is_stored, plugin.id):
+                reason = f"a trained model of this id goes before that of {plugin.package}"
+            else:
+                try:
+                    found.append(await self._described_plugin(plugin))
+                except ConfigurationError as error:
+                    reason = error.message
+            if reason:
+                structlog.get_logger().warning("predictor left out", model=plugin.id, reason=reason)
+        return found
+
     def _after(self, token: str) -> list[pb.Predictor]:
-        """The predictors whose ids come after `token`; damaged ones are logged and left out."""
+        """The models whose ids come after `token`; damaged ones are logged and left out."""
         found = []
         for version in self._models.list(FAMILY):
             if version.id <= token:
@@ -115,11 +217,20 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             version_id=version.version_id,
             architecture=config.architecture,
             window_frames=config.window_frames,
-            feature_names=config.feature_names,
+            feature_names=config.track_feature_names,
             sample_rate_hertz=config.sample_rate_hertz,
             hop_length_samples=config.hop_length_samples,
             max_steps=self._max_steps,
-            stochastic=False,
+            stochastic=architecture_of(config).stochastic,
             weights_sha256=version.weights_sha256,
             step=version.step,
+        )
+
+
+def _refuse_another_version(plugin: Plugin, version_id: str, asked: str) -> None:
+    """A plug-in has no versions beside the one that is installed."""
+    if asked not in {plugin.id, version_id}:
+        raise NotFoundError(
+            f"no predictor {asked!r}: {plugin.package} is installed, which is {version_id!r}",
+            culprit=asked,
         )

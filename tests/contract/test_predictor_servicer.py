@@ -26,12 +26,10 @@ from services.errors import (
     WindowTooLongError,
 )
 from services.learning.device import open_device
-from services.predictor.config import PredictorConfig
+from services.predictor.config import Deltas, PredictorConfig
 from services.predictor.continuation import continue_track
-from services.predictor.loaded import LoadedPredictors
 from services.predictor.loading import ARCHITECTURES, load_predictor
 from services.predictor.networks.network import NetworkShape
-from services.predictor.port import Predictor
 from services.predictor.servicer import PredictorServicer
 from services.predictor.settings import PredictorSettings
 from services.runtime.device_queue import DeviceQueue
@@ -57,21 +55,34 @@ class Service:
 
 
 def trained(
-    models: ModelStore, id_: str, step: int = 1, architecture: str = "LSTM"
+    models: ModelStore,
+    id_: str,
+    step: int = 1,
+    architecture: str = "LSTM",
+    deltas: Deltas = "predicted",
 ) -> ModelVersion:
     torch.manual_seed(step)
-    shape = NetworkShape(39, 8, 1, nhead=5, dim_feedforward=8, dim_pos_encoding=26)
+    names = NUMERIC[:13] if deltas == "computed" else NAMES
+    shape = NetworkShape(
+        len(names),
+        8,
+        1,
+        nhead=13 if deltas == "computed" else 5,
+        dim_feedforward=8,
+        dim_pos_encoding=26,
+    )
     network = ARCHITECTURES[architecture](shape)
     config = PredictorConfig(
         architecture=architecture,
         shape=shape,
         window_frames=WINDOW,
         forecast_frames=3,
-        feature_names=NAMES,
-        means=tuple(float(i) for i in range(39)),
-        standard_deviations=tuple(1.0 + i for i in range(39)),
+        feature_names=names,
+        means=tuple(float(i) for i in range(len(names))),
+        standard_deviations=tuple(1.0 + i for i in range(len(names))),
         sample_rate_hertz=44100,
         hop_length_samples=1024,
+        deltas=deltas,
     )
     weights = save(network.state_dict())
     return models.save(
@@ -84,7 +95,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     store = FolderStore(tmp_path)
     models = ModelStore(store)
     queue = DeviceQueue(4)
-    settings = PredictorSettings(device="cpu", max_steps=MAX_STEPS, loaded_models=2)
+    settings = PredictorSettings(device="cpu", max_steps=MAX_STEPS)
     server = grpc.aio.server(interceptors=(RequestIdInterceptor(), ErrorInterceptor()))
     pb_grpc.add_PredictorServiceServicer_to_server(
         PredictorServicer(settings, models, queue), server
@@ -270,6 +281,16 @@ async def test_a_predictor_is_described(service: Service) -> None:
     )
 
 
+async def test_one_that_computes_deltas_is_described_by_the_columns_it_answers_in(
+    service: Service,
+) -> None:
+    trained(service.models, "wren", deltas="computed")
+    answer = await service.stub.GetPredictor(pb.GetPredictorRequest(predictor_id="wren"))
+    assert tuple(answer.predictor.feature_names) == NUMERIC
+    told = await service.stub.PredictDescriptors(request("wren", window()))
+    assert tuple(told.tracks[0].feature_names) == NUMERIC
+
+
 async def test_predictors_are_listed_by_id_page_by_page(service: Service) -> None:
     for name in ("d", "b", "e", "a", "c"):
         trained(service.models, name)
@@ -293,21 +314,6 @@ async def test_a_damaged_predictor_leaves_the_others_in_the_list(service: Servic
     trained(service.models, "c")
     answer = await service.stub.ListPredictors(pb.ListPredictorsRequest())
     assert [predictor.id for predictor in answer.predictors] == ["a", "c"]
-
-
-def test_only_the_models_used_last_stay_loaded(tmp_path: Path) -> None:
-    models = ModelStore(FolderStore(tmp_path))
-    versions = [trained(models, name) for name in "abc"]
-    loaded = LoadedPredictors(torch.device("cpu"), 2)
-
-    def get(version: ModelVersion) -> Predictor:
-        return loaded.get(version.version_id, version.config, lambda: models.read_weights(version))
-
-    first, second = get(versions[0]), get(versions[1])
-    assert get(versions[0]) is first
-    get(versions[2])
-    assert get(versions[0]) is first
-    assert get(versions[1]) is not second
 
 
 @pytest.mark.parametrize("device", [f"cuda:{torch.cuda.device_count()}", "cuda:00"])

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from services.audio.track import DescriptorTrack
-from services.errors import InvalidInputError, SettingsMismatchError, WindowTooLongError
+from services.errors import (
+    DemiurgeError,
+    InvalidInputError,
+    SettingsMismatchError,
+    WindowTooLongError,
+)
 from services.predictor.continuation import continue_track, pieces
 from services.predictor.port import Checkpoint, FloatArray, Predictor
 
@@ -91,6 +96,30 @@ def test_a_stochastic_predictor_takes_seed_and_temperature() -> None:
 def test_no_steps_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="steps is 0"):
         continue_track(Repeater(), track(), 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        np.zeros((2, 2), np.float32),
+        np.zeros((3, 1), np.float32),
+        np.zeros(3, np.float32),
+        np.zeros((3, 2)),
+        np.full((3, 2), np.nan, np.float32),
+    ],
+    ids=["too short", "too narrow", "flat", "float64", "nan"],
+)
+def test_an_answer_that_is_none_is_the_predictors_fault(answer: FloatArray) -> None:
+    class Careless(Repeater):
+        architecture = "Careless"
+
+        def _continue(self, *_: object) -> FloatArray:
+            return answer
+
+    with pytest.raises(DemiurgeError, match="this Careless answered") as raised:
+        continue_track(Careless(), track(), 3)
+    assert type(raised.value) is DemiurgeError
+    assert "owl.wav" not in raised.value.message
 
 
 def test_pieces_join_to_the_whole_and_none_is_too_large() -> None:
