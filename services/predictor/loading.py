@@ -104,6 +104,22 @@ class NetworkPredictor(Predictor):
         """Memory of its weights."""
         return sum(each.nbytes for each in self._network.state_dict().values())
 
+    @torch.inference_mode()
+    def log_likelihood(self, frames: FloatArray, window_frames: int) -> NDArray[np.float64] | None:
+        """Log density, in nats, of each frame after the first `window_frames`: (B, F - window).
+
+        `frames` are raw (B, F, features); the density is that of the raw values that the network
+        tells, which are the static coefficients where deltas are computed. None if it has none.
+        """
+        density = getattr(self._network, "log_likelihood", None)
+        if density is None:
+            return None
+        known = frames[:, :, : len(self._config.feature_names)]
+        device = next(self._network.parameters()).device
+        scored = torch.from_numpy(((known - self._means) / self._scales).astype(np.float32))
+        nats: NDArray[np.float64] = density(scored.to(device), window_frames).double().cpu().numpy()
+        return nats - np.log(self._scales).sum()
+
     def _continue(
         self,
         window: FloatArray,
