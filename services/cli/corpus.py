@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from services.cli.progress import Reporter
-from services.errors import InvalidInputError, NotFoundError, UnreadableAudioError
+from services.errors import NotFoundError, UnreadableAudioError
 from services.runtime.object_store.port import ObjectStore, checked_key
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from services.synth.corpus.array_cache import ArrayCache
     from services.synth.corpus.clips import Clip
 
 AUDIO = "audio/"
+DESCRIPTORS = ".json"
 DATABASES_SHOWN = 10
 # What the store refuses in names; lone surrogates stand for names that are not UTF-8.
 UNSTORABLE = re.compile(r"[/\\\x00-\x1f\x7f\ud800-\udfff]")
@@ -43,6 +41,11 @@ class Recording:
         with self.open() as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    @property
+    def file_name(self) -> str:
+        """What the file is called where it lies."""
+        return self.path.name
+
     def open(self) -> BufferedReader:
         """The file; UnreadableAudioError, naming it, if it cannot be opened."""
         try:
@@ -61,6 +64,11 @@ class StoredRecording:
     key: str
     name: str
     sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called where it lies."""
+        return self.name
 
     def open(self) -> AbstractContextManager[BinaryIO]:
         """The file, checked; CorruptObjectError, naming the key, if it is damaged."""
@@ -86,9 +94,13 @@ class Corpus:
         return fingerprint(self.recordings)
 
 
-def folder_corpus(folder: Path) -> Corpus:
-    """The recordings below a folder; NotFoundError, naming it, if there are none."""
-    return Corpus(storable(folder.resolve().name), str(folder), recordings(folder))
+def folder_corpus(folder: Path, *, descriptors: bool = False) -> Corpus:
+    """The recordings below a folder, and if `descriptors` its descriptor files.
+
+    Raises NotFoundError, naming it, if there are none.
+    """
+    found = recordings(folder, descriptors=descriptors)
+    return Corpus(storable(folder.resolve().name), str(folder), found)
 
 
 def database_corpus(store: ObjectStore, database: str) -> Corpus:
@@ -123,12 +135,18 @@ def _databases(store: ObjectStore) -> str:
     return shown or "none"
 
 
-def recordings(folder: Path) -> list[Recording]:
+def is_descriptor_name(name: str) -> bool:
+    """Whether a file of this name is taken for a descriptor file: by its extension, in any case."""
+    return name.lower().endswith(DESCRIPTORS)
+
+
+def recordings(folder: Path, *, descriptors: bool = False) -> list[Recording]:
     """The sound files below `folder`, by name, whatever the case of their extension.
 
-    Hidden files are left out; files of subfolders are named "subfolder - file", and numbered if
-    that is another file's name. One that cannot be stored under its name gets one like it. Raises
-    NotFoundError, naming the folder, if it does not exist or holds none.
+    If `descriptors`, its descriptor files are among them. Hidden files are left out; files of
+    subfolders are named "subfolder - file", and numbered if that is another file's name. One that
+    cannot be stored under its name gets one like it. Raises NotFoundError, naming the folder, if it
+    does not exist or holds none.
     """
     from services.audio.reading import AUDIO_EXTENSIONS, is_audio_name
 
@@ -141,15 +159,17 @@ def recordings(folder: Path) -> list[Recording]:
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") for part in parts)
-        if path.is_file() and not hidden and is_audio_name(path.name):
+        wanted = is_audio_name(path.name) or (descriptors and is_descriptor_name(path.name))
+        if path.is_file() and not hidden and wanted:
             stem = " - ".join(parts).removesuffix(path.suffix)
             name = _free(storable(stem) + path.suffix, taken)
             taken.add(name)
             found.append(Recording(path, name))
     if not found:
+        kinds = "neither sound nor descriptor" if descriptors else "no sound"
+        extensions = ", ".join(sorted(AUDIO_EXTENSIONS) + [DESCRIPTORS] * descriptors)
         raise NotFoundError(
-            f"{folder} holds no sound files: put some in ({', '.join(sorted(AUDIO_EXTENSIONS))})",
-            culprit=str(folder),
+            f"{folder} holds {kinds} files: put some in ({extensions})", culprit=str(folder)
         )
     return found
 
@@ -195,28 +215,3 @@ def prepared(
         tell=partial(reporter.update, "preparing recordings"),
         warn=reporter.say,
     )
-
-
-def readable(
-    corpus: Sequence[AnyRecording], sample_rate_hertz: int, warn: Callable[[str], None]
-) -> Iterator[tuple[AnyRecording, "NDArray[np.float32]"]]:
-    """Each recording with its samples, (n,) float32 mono at that rate.
-
-    One that cannot be read is named to `warn` and left out; raises InvalidInputError if all are.
-    """
-    from services.audio.reading import read_audio
-    from services.audio.resampling import resample, to_mono
-
-    left = 0
-    for recording in corpus:
-        try:
-            with recording.open() as file:
-                sound = read_audio(file, name=recording.name)
-        except UnreadableAudioError as error:
-            warn(f"left out: {error.message}")
-            continue
-        left += 1
-        mono = to_mono(sound.samples)[:, None]
-        yield recording, resample(mono, sound.sample_rate_hertz, sample_rate_hertz)[:, 0]
-    if not left:
-        raise InvalidInputError("none of the recordings can be read: see the lines above")

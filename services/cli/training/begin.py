@@ -25,7 +25,7 @@ def train(order: Order, workshop: Workshop) -> ModelVersion:
     be read or the settings do not work, and SystemExit if a signal stops it.
     """
     settings = ordered_settings(order)
-    corpus = _corpus(order.folder, order.database, workshop)
+    corpus = _corpus(order.family, order.folder, order.database, workshop)
     record = Record(
         family=order.family,
         id=new_model_id(),
@@ -70,8 +70,8 @@ def go_on(
     """
     records = Records(workshop.store)
     record = records.read(family, model_id)
-    endless = record.steps is None and steps is None and sitting.minutes is None
-    if endless and "steps" in record.settings:
+    endless = "steps" in record.settings and "epochs" not in record.settings
+    if endless and record.steps is None and steps is None and sitting.minutes is None:
         raise InvalidInputError(
             f"{family} {model_id} was begun without a number of steps: give --steps or --minutes, "
             "or it would never end",
@@ -80,7 +80,7 @@ def go_on(
     if not (folder or database):
         folder = Path(record.folder) if record.folder else None
         database = "" if record.folder else record.corpus
-    corpus = _corpus(folder, database, workshop)
+    corpus = _corpus(family, folder, database, workshop)
     record.refuse_other(files_of(corpus, workshop.progress))
     if steps is not None:
         if steps < max(record.steps or 0, record.finished):
@@ -100,11 +100,13 @@ def ordered_settings(order: Order) -> Any:
 
     Raises InvalidInputError if neither it nor the order says how long to train.
     """
-    preset = families.preset(order.family, order.preset)
+    preset = families.preset(order.family, order.preset, order.overrides.get("selected_model"))
     has_steps = hasattr(preset, "steps")
     steps = {"steps": order.steps} if has_steps and order.steps is not None else {}
     settings = overridden(preset, {**order.overrides, **steps})
-    if has_steps and settings.steps is None and order.minutes is None:
+    # Where epochs are counted, the recordings tell how long.
+    endless = has_steps and settings.steps is None and not hasattr(settings, "epochs")
+    if endless and order.minutes is None:
         raise InvalidInputError(
             f"preset {order.preset!r} does not say how long to train: give --steps or --minutes",
             culprit="--steps",
@@ -146,7 +148,7 @@ def _unfinished(known: Record, ordered: Record, workshop: Workshop) -> Record | 
     return None if known.is_finished else known
 
 
-def _corpus(folder: Path | None, database: str, workshop: Workshop) -> Corpus:
+def _corpus(family: str, folder: Path | None, database: str, workshop: Workshop) -> Corpus:
     if folder is not None:
-        return folder_corpus(folder)
+        return folder_corpus(folder, descriptors=family == "predictor")
     return database_corpus(workshop.store, database)

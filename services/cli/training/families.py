@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from services.cli.corpus import Corpus, prepared, readable
+from services.cli.corpus import Corpus, prepared
 from services.cli.progress import Reporter
 from services.cli.training.trainer import Trainer
 from services.errors import InvalidInputError
@@ -56,8 +56,8 @@ def settings_class(family: str) -> type[Any]:
     return PredictorTraining
 
 
-def preset(family: str, name: str) -> Any:
-    """Named settings; NotFoundError naming those there are."""
+def preset(family: str, name: str, architecture: str | None = None) -> Any:
+    """Named settings, a predictor's of an architecture; NotFoundError naming those there are."""
     if family == "melgan":
         from services.synth.melgan import presets as melgan
 
@@ -68,7 +68,7 @@ def preset(family: str, name: str) -> Any:
         return unagan.preset(name)
     from services.predictor.training import presets as predictor
 
-    return predictor.preset(name)
+    return predictor.preset(name, architecture)
 
 
 def make(family: str, settings: Any, seed: int, site: Site) -> Made:
@@ -122,26 +122,13 @@ def _unagan(settings: Any, seed: int, site: Site) -> Made:
 
 
 def _predictor(settings: Any, seed: int, site: Site) -> Made:
-    from services.audio.track import DescriptorTrack
-    from services.descriptor import mfcc
+    from services.cli.training.tracks import described
     from services.predictor.training.trainer import PredictorTrainer
 
     if site.world.size > 1:
         raise InvalidInputError("a predictor is small: train it without torchrun, in one process")
-    extraction = mfcc.ExtractionSettings()
-    tracks: list[DescriptorTrack] = []
-    recordings = site.corpus.recordings
-    for recording, samples in readable(recordings, extraction.sample_rate_hertz, site.reporter.say):
-        values, _ = mfcc.extract(samples, extraction)
-        track = DescriptorTrack(
-            feature_names=mfcc.FEATURE_NAMES,
-            values=values,
-            sample_rate_hertz=extraction.sample_rate_hertz,
-            hop_length_samples=extraction.hop_length,
-            source=recording.name,
-        )
-        tracks.append(track)
-        site.reporter.update("describing recordings", len(tracks), len(recordings))
+    with first_on_its_machine(site.world):
+        tracks = described(site.corpus.recordings, site.cache, site.reporter)
     trainer = PredictorTrainer(settings, tracks, device=site.device, seed=seed)
     for name in trainer.corpus.too_short:
         site.reporter.say(f"left out: {name} is too short for the window")

@@ -11,7 +11,6 @@ from services.cli.corpus import (
     fingerprint,
     folder_corpus,
     prepared,
-    readable,
     recordings,
 )
 from services.cli.progress import Reporter
@@ -111,23 +110,17 @@ def test_a_fingerprint_follows_names_and_contents_but_not_the_place(tmp_path: Pa
     assert fingerprint(recordings(one)) != fingerprint(recordings(two))
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_comes_mono_at_the_rate(tmp_path: Path) -> None:
-    stereo = np.stack([np.full(2000, 0.5), np.full(2000, 0.1)], axis=1).astype(np.float32)
-    (tmp_path / "fine.wav").write_bytes(wav(stereo, 22050))
-    (tmp_path / "broken.wav").write_text("no sound")
-    said: list[str] = []
-    ((recording, samples),) = readable(recordings(tmp_path), 44100, said.append)
-    assert recording.name == "fine.wav"
-    assert samples.shape == (4000,)
-    assert samples[2000] == pytest.approx(0.3, abs=0.01)
-    assert len(said) == 1
-    assert "broken.wav" in said[0]
+def test_descriptor_files_are_found_where_they_are_wanted(tmp_path: Path) -> None:
+    place(tmp_path, "a.wav", "a.wav.json", "in/b.JSON", ".c.json")
+    assert [each.name for each in recordings(tmp_path)] == ["a.wav"]
+    corpus = folder_corpus(tmp_path, descriptors=True)
+    assert [each.name for each in corpus.recordings] == ["a.wav", "a.wav.json", "in - b.JSON"]
+    assert corpus.fingerprint != folder_corpus(tmp_path).fingerprint
 
 
-def test_a_folder_of_which_nothing_can_be_read_is_refused(tmp_path: Path) -> None:
-    place(tmp_path, "broken.wav")
-    with pytest.raises(InvalidInputError):
-        list(readable(recordings(tmp_path), 44100, lambda _: None))
+def test_a_folder_without_descriptors_says_that_there_could_be_some(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"neither sound nor descriptor.*\.wav.*\.json"):
+        folder_corpus(tmp_path, descriptors=True)
 
 
 class Heard(Reporter):
