@@ -1,10 +1,13 @@
 """The settings of predictor training, under the names of the published flags."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from services.errors import InvalidInputError
+from services.learning.bounds import refuse_beyond_bounds, refuse_unknown
+from services.learning.precision import Precision
 from services.predictor.config import Deltas
+from services.predictor.deltas import REACH
 from services.predictor.networks.network import Anchor
 
 ARCHITECTURE_NAMES = (
@@ -13,7 +16,9 @@ ARCHITECTURE_NAMES = (
     "TransformerEncoderOnlyModel",
     "TransformerModel",
 )
-ValidationFigure = Literal["mse", "free_run"]
+FORECASTING = ("LSTMEncoderDecoderModel", "TransformerModel")
+"""Those that give several frames at once."""
+ValidationFigure = Literal["mse", "nll", "rollout_mse", "free_run"]
 Schedule = Literal["constant", "cosine", "published"]
 _AT_LEAST_ONE = (
     "window_size",
@@ -26,8 +31,18 @@ _AT_LEAST_ONE = (
     "mixtures",
     "batch_size",
     "epochs",
+    "rollout_frames",
 )
-_AT_LEAST_ZERO = ("dim_pos_encoding", "input_noise", "gradient_clip", "outlier_deviations")
+_AT_LEAST_ZERO = (
+    "dim_pos_encoding",
+    "warmup_steps",
+    "patience",
+    "input_noise",
+    "gradient_clip",
+    "outlier_deviations",
+    "validation_windows",
+)
+_BELOW_ONE = ("dropout", "average_decay", "validation_share")
 
 
 @dataclass(frozen=True)
@@ -69,10 +84,22 @@ class PredictorTraining:
     learning_rate: float = 1e-4
     """Of Adam; of AdamW for TransformerEncoderOnlyModel."""
     schedule: Schedule = "constant"
-    """Falling to 0 over all epochs by `cosine`; `published` is TransformerEncoderOnlyModel's x 0.95
+    """Falling to 0 over all steps by `cosine`; `published` is TransformerEncoderOnlyModel's x 0.95
     an epoch, which stops it by epoch 200, and constant for the others."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0."""
     epochs: int = 1000
-    """Times that all windows are seen."""
+    """Times that all windows are seen, where `steps` does not say how long to train."""
+    steps: int | None = None
+    """Updates in all; None means as many as all epochs have."""
+    patience: int = 0
+    """Validations in a row without a better figure after which training ends; 0 means never."""
+    rollout_frames: int = 1
+    """Frames beyond its window that a one-step model tells in training; all but the first it tells
+    hearing itself. 1, as published, is teacher forcing alone."""
+    average_decay: float = 0.0
+    """Of the moving average of the weights, which is validated and stored; 0 means that there is
+    none."""
     input_noise: float = 0.0
     """Deviation of the noise on z-scored inputs; it teaches a model to recover from its own errors
     when it feeds itself."""
@@ -83,30 +110,37 @@ class PredictorTraining:
     count neither in the loss nor in the statistics; 0 means that all frames count."""
     validation_share: float = 0.1
     """Share of the windows that is held out, in whole files where there are several."""
+    validation_windows: int = 0
+    """Held-out windows whose loss is measured at most, evenly apart; 0 means all."""
     validation_figure: ValidationFigure = "mse"
-    """What the best step is chosen by: the error, or how lifelike it goes on by itself."""
+    """What the best step is chosen by: the loss, the error of the 100 frames after a window, or how
+    lifelike it goes on by itself."""
+    precision: Precision = field(default_factory=Precision)
+    """Number formats; the published one is float32."""
 
     def __post_init__(self) -> None:
-        if self.selected_model not in ARCHITECTURE_NAMES:
-            raise InvalidInputError(
-                f"selected_model is {self.selected_model!r}, not one of "
-                f"{', '.join(ARCHITECTURE_NAMES)}",
-                culprit="selected_model",
-            )
-        for names, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
-            for name in names:
-                if getattr(self, name) < least:
-                    raise InvalidInputError(
-                        f"{name} is {getattr(self, name)}; it must be at least {least}",
-                        culprit=name,
-                    )
-        if self.learning_rate <= 0:
-            raise InvalidInputError(
-                f"learning_rate is {self.learning_rate}; it must be above 0",
-                culprit="learning_rate",
-            )
-        for name in ("dropout", "validation_share"):
-            if not 0 <= getattr(self, name) < 1:
+        refuse_unknown("selected_model", self.selected_model, ARCHITECTURE_NAMES)
+        refuse_beyond_bounds(
+            self, positive=("learning_rate",), not_negative=_AT_LEAST_ZERO, below_one=_BELOW_ONE
+        )
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
                 raise InvalidInputError(
-                    f"{name} is {getattr(self, name)}; it must be from 0 to below 1", culprit=name
+                    f"{name} is {getattr(self, name)}: it must be at least 1", culprit=name
                 )
+        if self.steps is not None and self.steps < 1:
+            raise InvalidInputError(
+                f"steps is {self.steps}: it must be at least 1", culprit="steps"
+            )
+        if self.anchor == "mean" and self.selected_model not in FORECASTING:
+            raise InvalidInputError(
+                f"anchor is 'mean', but {self.selected_model} tells one frame at a time: choose "
+                f"'last' or 'none', or one of {', '.join(FORECASTING)}",
+                culprit="anchor",
+            )
+        if self.deltas == "computed" and self.window_size < REACH:
+            raise InvalidInputError(
+                f"window_size is {self.window_size}: deltas look {REACH} frames back, so it must "
+                f"be at least {REACH}, or deltas 'predicted'",
+                culprit="window_size",
+            )

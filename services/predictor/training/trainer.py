@@ -1,8 +1,8 @@
-"""Training of the four published predictors: squared error on z-scores, teacher forcing."""
+"""Training of a predictor on z-scores, by the loss of its network."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,20 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from services.audio.track import DescriptorTrack
-from services.errors import SettingsMismatchError
+from services.errors import InvalidInputError
+from services.learning.averaging import averaged, follow
+from services.learning.resumption import refuse_other_settings
+from services.learning.world import ALONE, World
 from services.predictor.config import PredictorConfig
+from services.predictor.deltas import names_with_deltas, statics_of
 from services.predictor.loading import ARCHITECTURES
-from services.predictor.networks.network import NetworkShape
-from services.predictor.port import never_stop
-from services.predictor.training.corpus import Corpus, Windows
+from services.predictor.networks.network import Network, NetworkShape, OneStepNetwork
+from services.predictor.training.batches import Batches, Shuffled
+from services.predictor.training.corpus import Corpus
 from services.predictor.training.settings import PredictorTraining
+from services.predictor.training.validation import Validation
 
 PUBLISHED_DECAY = 0.95
-FREE_RUNS = 16
-FREE_RUN_FRAMES = 64
-FREE_RUN_STRETCHES = 8
-STANDSTILL = 0.01
 ENCODER_ONLY = "TransformerEncoderOnlyModel"
 
 
@@ -32,8 +33,9 @@ class PredictorTrainer:
     """Trains one predictor, one optimisation step a call.
 
     The same settings, tracks and seed give the same weights on the same kind of device. What is
-    drawn in a step follows from seed and step alone: each seeds torch's global generators anew, so
-    that a training which goes on from its state needs no random state.
+    drawn in a step follows from seed, step and rank alone: each seeds torch's global generators
+    anew, so that a training which goes on from its state needs no random state. With others in
+    `world`, it learns from its share of each batch.
     """
 
     def __init__(
@@ -43,12 +45,24 @@ class PredictorTrainer:
         *,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        world: World = ALONE,
     ) -> None:
-        """Cuts the tracks into windows, see `Corpus.of` for the errors, and draws the weights."""
+        """Cuts the tracks into windows, see `Corpus.of` for the errors, and draws the weights.
+
+        Raises InvalidInputError if deltas are to be computed of features that have none.
+        """
         architecture = ARCHITECTURES[settings.selected_model]
         self.settings = settings
         self.seed = seed
-        self._ahead = architecture.frames_ahead(settings.forecast_size)
+        self.world = world
+        self._forecast_frames = architecture.frames_ahead(settings.forecast_size)
+        self._ahead = self._forecast_frames
+        if issubclass(architecture, OneStepNetwork):
+            self._ahead = settings.rollout_frames
+        names = None
+        if settings.deltas == "computed":
+            names = _statics(tracks)
+            tracks = [_cut(track, names) for track in tracks]
         self.corpus = Corpus.of(
             tracks,
             window_frames=settings.window_size,
@@ -56,6 +70,7 @@ class PredictorTrainer:
             outlier_deviations=settings.outlier_deviations,
             validation_share=settings.validation_share,
             seed=seed,
+            feature_names=names,
         )
         self._shape = NetworkShape(
             feature_count=len(self.corpus.statistics.feature_names),
@@ -72,70 +87,82 @@ class PredictorTrainer:
         )
         torch.manual_seed(seed)
         self._device = torch.device(device)
-        self.network = architecture(self._shape).to(self._device)
+        self.network: Network = architecture(self._shape).to(self._device)
+        self.average = averaged(self.network) if settings.average_decay else None
         encoder_only = settings.selected_model == ENCODER_ONLY
         optimizer = torch.optim.AdamW if encoder_only else torch.optim.Adam
-        self._optimizer = optimizer(self.network.parameters(), lr=settings.learning_rate)
-        self._training = _Batches(self.corpus.training, self._length, self._device)
-        self._validation = _Batches(self.corpus.validation, self._length, self._device)
-        self._order: tuple[int, Tensor] = (-1, self._training.starts)
+        self._optimizer = optimizer(
+            self.network.parameters(),
+            lr=settings.learning_rate,
+            # Without a kernel of its own, a scaled step would wait for the GPU.
+            fused=self._device.type == "cuda" or None,
+        )
+        self._scaler = settings.precision.scaler(self._device)
+        self._learn = settings.precision.compiled(_Objective(self.network, settings.window_size))
+        length = settings.window_size + self._ahead
+        self._training = Batches(self.corpus.training, length, self._device)
+        self._shuffled = Shuffled(self._training.starts, settings.batch_size, seed)
+        self._validation = Validation(
+            self.corpus.validation, settings, length, self._forecast_frames, self._device
+        )
         self.steps = 0
         self.waited_seconds = 0.0
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps that see every training window once."""
-        return math.ceil(len(self._training.starts) / self.settings.batch_size)
+        return self._shuffled.steps_per_epoch
 
     @property
     def total_steps(self) -> int:
-        """Steps of all epochs together."""
-        return self.steps_per_epoch * self.settings.epochs
+        """Steps of the whole training."""
+        return self.settings.steps or self.steps_per_epoch * self.settings.epochs
+
+    @property
+    def kept(self) -> Network:
+        """What is validated and stored: the averaged network where there is one."""
+        return self.network if self.average is None else self.average
 
     def step(self) -> dict[str, Tensor]:
         """One optimisation step on the next batch.
 
-        Returns 0-d tensors: "mse", "learning_rate" and "gradient_norm/network", before clipping.
+        Returns 0-d tensors on the device: the loss, under its network's name, "learning_rate" and
+        "gradient_norm/network", before clipping. Reading one waits for the device.
         """
-        draw = np.random.SeedSequence((self.seed, self.steps)).generate_state(1, np.uint64)
-        torch.manual_seed(int(draw[0]))
-        learning_rate = self._learning_rate()
+        settings = self.settings
+        rate = self._learning_rate()
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = rate
         self.network.train()
-        loss = self._loss(self._training, self._next_starts(), self.settings.input_noise)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(
-            self.network.parameters(), self.settings.gradient_clip or math.inf
-        )
-        self._optimizer.step()
+        with settings.precision.arithmetic():
+            loss = self._loss()
+            self._optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(self._scaler.scale(loss))
+            self.world.average_gradients(self.network)
+            self._scaler.unscale_(self._optimizer)
+            norm = nn.utils.clip_grad_norm_(
+                self.network.parameters(), settings.gradient_clip or math.inf
+            )
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
         self.steps += 1
-        return {
-            "mse": loss.detach(),
-            "learning_rate": torch.tensor(learning_rate),
-            "gradient_norm/network": norm.detach(),
+        if self.average is not None:
+            follow(self.average, self.network, settings.average_decay, self.steps)
+        figures = {self.network.loss_name: loss.detach(), "gradient_norm/network": norm.detach()}
+        return self.world.average(figures) | {
+            "learning_rate": torch.full((), rate, device=self._device)
         }
 
-    @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """Figures on what was held out, the smaller the better: {"mse", "free_run"}.
+        """Figures on what was held out, the smaller the better: see `Validation.figures`.
 
-        `mse` is the mean squared error on all held-out windows, in z-scores. `free_run` tells how
-        far a long continuation moves unlike the recordings: the mean distance of the logarithms of
-        spread and pace, 0 if they are alike. The error alone favours models that go flat once they
-        hear nothing but themselves.
+        Each process computes all of it, so that the first alone may be asked.
         """
-        self.network.eval()
-        batches = torch.split(self._validation.starts, self.settings.batch_size)
-        losses = torch.stack([self._loss(self._validation, starts, 0.0) for starts in batches])
-        sizes = torch.tensor([float(len(starts)) for starts in batches], device=self._device)
-        mse = float((losses * sizes).sum() / sizes.sum())
-        return {"mse": mse, "free_run": self._free_run()}
+        return self._validation.figures(self.kept)
 
     def weights(self) -> bytes:
-        """The weights as they stand, as safetensors."""
-        state = self.network.state_dict()
+        """The weights as they stand, as safetensors; the averaged ones if there are any."""
+        state = self.kept.state_dict()
         return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
 
     def config(self) -> dict[str, Any]:
@@ -145,44 +172,47 @@ class PredictorTrainer:
             architecture=self.settings.selected_model,
             shape=self._shape,
             window_frames=self.settings.window_size,
-            forecast_frames=self._ahead,
+            forecast_frames=self._forecast_frames,
             feature_names=statistics.feature_names,
             means=tuple(statistics.means.tolist()),
             standard_deviations=tuple(np.sqrt(statistics.variances).tolist()),
             sample_rate_hertz=self.corpus.sample_rate_hertz,
             hop_length_samples=self.corpus.hop_length_samples,
+            deltas=self.settings.deltas,
             training=asdict(self.settings)
             | {
+                "planned_steps": self.settings.steps,
                 "seed": self.seed,
                 "steps": self.steps,
+                "devices": self.world.size,
                 "validation_files": list(self.corpus.held_out),
             },
         ).to_json()
 
     def state_dict(self) -> dict[str, Any]:
         """All that going on from here needs, as tensors and plain values."""
-        return {
+        state = {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "settings": asdict(self.settings) | {"seed": self.seed},
+            "scaler": self._scaler.state_dict(),
+            "settings": self._recorded,
             "steps": self.steps,
         }
+        return state if self.average is None else state | {"average": self.average.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave: the weights then follow bit for bit on a CPU.
 
-        Raises SettingsMismatchError naming a setting that was another.
+        Raises SettingsMismatchError naming a setting that was another. `steps` may differ where
+        the learning rate does not follow from it, so that a training can be made longer.
         """
-        own = asdict(self.settings) | {"seed": self.seed}
-        for name, value in state["settings"].items():
-            if own.get(name) != value:
-                raise SettingsMismatchError(
-                    f"predictor: {name} was {value!r} in the stored training and is "
-                    f"{own.get(name)!r}",
-                    culprit=name,
-                )
+        besides = [] if self.settings.schedule == "cosine" else ["steps"]
+        refuse_other_settings("predictor", state["settings"], self._recorded, besides=besides)
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.steps = int(state["steps"])
 
     def examples(self) -> dict[str, tuple[NDArray[np.float32], int]]:
@@ -190,70 +220,75 @@ class PredictorTrainer:
         return {}
 
     @property
-    def _length(self) -> int:
-        return self.settings.window_size + self._ahead
-
-    def _next_starts(self) -> Tensor:
-        """Where the windows of this step start; each epoch has its own order."""
-        epoch, batch = divmod(self.steps, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            drawn = np.random.default_rng((self.seed, epoch)).permutation(
-                len(self._training.starts)
-            )
-            self._order = epoch, self._training.starts[torch.from_numpy(drawn).to(self._device)]
-        size = self.settings.batch_size
-        return self._order[1][batch * size : (batch + 1) * size]
+    def _recorded(self) -> dict[str, Any]:
+        return asdict(self.settings) | {"seed": self.seed}
 
     def _learning_rate(self) -> float:
         settings = self.settings
+        rate = settings.learning_rate
+        if self.steps < settings.warmup_steps:
+            rate *= (self.steps + 1) / settings.warmup_steps
         if settings.schedule == "cosine":
             done = min(self.steps / self.total_steps, 1.0)
-            return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
+            return rate * (1 + math.cos(math.pi * done)) / 2
         if settings.schedule == "published" and settings.selected_model == ENCODER_ONLY:
-            return settings.learning_rate * PUBLISHED_DECAY ** (self.steps // self.steps_per_epoch)
-        return settings.learning_rate
+            return rate * PUBLISHED_DECAY ** (self.steps // self.steps_per_epoch)
+        return rate
 
-    def _free_run(self) -> float:
-        starts = self._validation.starts
-        apart = max(len(starts) // FREE_RUNS, 1)
-        stretch = min(self._length, FREE_RUN_FRAMES)
-        recorded, _ = self._validation.at(starts[::apart][:FREE_RUNS])
-        continued = self.network.continued(
-            recorded[:, : self.settings.window_size],
-            FREE_RUN_STRETCHES * stretch,
-            self._ahead,
-            "sliding",
-            never_stop,
+    def _loss(self) -> Tensor:
+        """The loss of this process's share, weighted so that the mean over all is the batch's."""
+        world, noise = self.world, self.settings.input_noise
+        draws = np.random.SeedSequence((self.seed, self.steps)).generate_state(
+            world.size, np.uint64
         )
-        distances = _motion(continued[:, -stretch:]) - _motion(recorded[:, -stretch:])
-        return float(distances.abs().mean())
-
-    def _loss(self, windows: "_Batches", starts: Tensor, noise: float) -> Tensor:
-        frames, counts = windows.at(starts)
+        torch.manual_seed(int(draws[0]))
+        frames, counts = self._training.at(self._shuffled.at(self.steps))
+        # Drawn for all of the batch, so that several processes draw what one would.
         heard = frames + noise * torch.randn_like(frames) if noise else frames
-        return self.network.loss(frames, heard, counts, self.settings.window_size)
+        if world.size == 1:
+            with self.settings.precision.autocast(self._device):
+                return self._learn(frames, heard, counts)
+        told = self.network.frames_told(self.settings.window_size, self._ahead)
+        total = counts[:, -told:].sum()
+        mine = slice(world.rank, None, world.size)
+        if len(frames) <= world.rank:
+            # More processes than windows: one window, which does not count.
+            mine, counts = slice(0, 1), torch.zeros_like(counts)
+        frames, heard, counts = frames[mine], heard[mine], counts[mine]
+        torch.manual_seed(int(draws[world.rank]))
+        with self.settings.precision.autocast(self._device):
+            loss: Tensor = self._learn(frames, heard, counts)
+        return loss * (world.size * counts[:, -told:].sum() / total.clamp(min=1))
 
 
-def _motion(frames: Tensor) -> Tensor:
-    """Logarithms of each feature's spread and pace in (B, F, E), averaged over the batch: (2, E).
+class _Objective(nn.Module):
+    """The loss of a network as a module of its own, which can be compiled."""
 
-    Logarithms first, so that a single run that stands still is not hidden by lively ones.
-    """
-    spread = frames.std(dim=1)
-    pace = frames.diff(dim=1).abs().mean(dim=1)
-    return (torch.stack((spread, pace)) + STANDSTILL).log().mean(dim=1)
+    def __init__(self, network: Network, window_frames: int) -> None:
+        super().__init__()
+        self._network = network
+        self._window_frames = window_frames
+
+    def forward(self, frames: Tensor, heard: Tensor, counts: Tensor) -> Tensor:
+        return self._network.loss(frames, heard, counts, self._window_frames)
 
 
-class _Batches:
-    """Windows on a device, gathered by where they start."""
+def _statics(tracks: Sequence[DescriptorTrack]) -> tuple[str, ...]:
+    """The static coefficients of the tracks' features, by number."""
+    names = tracks[0].feature_names if tracks else ()
+    statics = statics_of(names)
+    if tracks and not statics:
+        raise InvalidInputError(
+            "deltas can be computed of MFCCs alone: coefficients, their deltas and their "
+            f"delta-deltas, numbered through; these features are {', '.join(names)}: choose "
+            "deltas 'predicted'",
+            culprit="deltas",
+        )
+    return statics
 
-    def __init__(self, windows: Windows, length: int, device: torch.device) -> None:
-        self._frames = torch.from_numpy(windows.frames).to(device)
-        self._counts = torch.from_numpy(windows.counts).to(device)
-        self._offsets = torch.arange(length, device=device)
-        self.starts = torch.from_numpy(windows.starts).to(device)
 
-    def at(self, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames (B, length, features) and whether they count, (B, length)."""
-        places = starts.unsqueeze(1) + self._offsets
-        return self._frames[places], self._counts[places]
+def _cut(track: DescriptorTrack, statics: Sequence[str]) -> DescriptorTrack:
+    """The track without its deltas."""
+    whole = track.ordered(names_with_deltas(statics))
+    values = np.ascontiguousarray(whole.values[:, : len(statics)])
+    return replace(whole, feature_names=tuple(statics), values=values)
