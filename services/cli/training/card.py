@@ -48,7 +48,7 @@ def command(record: Record, step: int) -> str:
     words += ["--preset", record.preset, "--seed", str(record.seed)]
     if record.steps is not None:
         words += ["--steps", str(record.steps)]
-    elif "steps" in record.settings:
+    elif "steps" in record.settings and "epochs" not in record.settings:
         words += ["--steps", str(step)]
         words += ["--every", str(step)] if record.every is None else []
     if record.every is not None:

@@ -20,6 +20,8 @@ class Course:
     """What the last validation had to say."""
     validated: int = 0
     """The step of the last validation."""
+    worse: int = 0
+    """Validations since the best one."""
     seconds: float = 0.0
     """How long has been trained, in all sittings."""
 
@@ -35,8 +37,17 @@ class Course:
                 culprit="validation_figure",
             )
         value = figures[chosen_by]
-        best = (value, step) if value < self.best else (self.best, self.best_step)
-        return replace(self, best=best[0], best_step=best[1], figures=dict(figures), validated=step)
+        best = (value, step, 0)
+        if not value < self.best:
+            best = (self.best, self.best_step, self.worse + 1)
+        return replace(
+            self,
+            best=best[0],
+            best_step=best[1],
+            worse=best[2],
+            figures=dict(figures),
+            validated=step,
+        )
 
     @property
     def is_best(self) -> bool:

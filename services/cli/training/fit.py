@@ -36,7 +36,7 @@ def fit(
         fitting = Fitting(trainer, plan, course, keeper, reporter)
         clock = Clock(plan, stopping, world)
         fitting.begins()
-        over = plan.steps is not None and trainer.steps >= plan.steps
+        over = fitting.is_over
         while not over:
             losses = trainer.step()
             told = clock.ask()
@@ -47,6 +47,9 @@ def fit(
             if validates:
                 fitting.validated(last=over)
                 clock.validated()
+                # On a GPU, two processes may differ in the last bit of a figure.
+                over = over or world.from_first(fitting.is_over)
+                fitting.tell_if_patience_ended()
             elif told.checkpoint or told.signal:
                 fitting.stored()
                 clock.stored()
@@ -79,11 +82,25 @@ class Fitting:
         self._pace = Pace(trainer.steps, trainer.waited_seconds)
         self._read: dict[str, float] = {}
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train: no steps, or no patience."""
+        return self._plan.is_over(self._trainer.steps, self.course.worse)
+
+    def tell_if_patience_ended(self) -> None:
+        """Says so if no step did, but validations that were no better."""
+        if 0 < self._plan.patience <= self.course.worse:
+            self._reporter.say(
+                f"training {self._plan.family}: over after step {self._trainer.steps}: "
+                f"{self.course.worse} validations were no better than that of step "
+                f"{self.course.best_step}"
+            )
+
     def begins(self) -> None:
         """Makes up for a version that a kill prevented, between its checkpoint and itself."""
         step = self._trainer.steps
         if self._keeper and self.course.validated == step > 0:
-            self._keeper.version(self._trainer, self.course, last=step == self._plan.steps)
+            self._keeper.version(self._trainer, self.course, last=self.is_over)
         self._paused()
         self.show()
 
@@ -103,7 +120,7 @@ class Fitting:
         if self._keeper:
             self._keeper.log(step, figures)
             self.stored()
-            self._keeper.version(trainer, self.course, last=last)
+            self._keeper.version(trainer, self.course, last=last or self.is_over)
             self._keeper.listen(trainer)
         self._paused()
 

@@ -26,6 +26,8 @@ class Plan:
     """Steps from one validation to the next; None means a tenth of all steps, or of the minutes."""
     minutes: float | None = None
     """How long to train now; None means to the last step."""
+    patience: int = 0
+    """Validations in a row without a better figure after which training ends; 0 means never."""
     checkpoint_minutes: float = CHECKPOINT_MINUTES
     """The longest time from one checkpoint to the next."""
 
@@ -48,6 +50,10 @@ class Plan:
     def validates_after(self, step: int) -> bool:
         """Whether this step is one that a validation follows."""
         return self.interval is not None and step % self.interval == 0
+
+    def is_over(self, step: int, worse: int) -> bool:
+        """Whether training ends after a step, with so many validations since the best one."""
+        return (self.steps is not None and step >= self.steps) or 0 < self.patience <= worse
 
     def logs_after(self, step: int) -> bool:
         """Whether the losses of this step are read."""

@@ -82,6 +82,7 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
             steps=record.steps if record.steps is not None else made.steps,
             every=record.every,
             minutes=sitting.minutes,
+            patience=getattr(settings, "patience", 0),
         )
         version = None
         with _tracker(record, made.trainer, workshop, world) as tracker:
@@ -90,12 +91,14 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
             if keeper and not sitting.begins:
                 # Not before: a trainer may refuse to be prolonged.
                 records.write(record)
-            fit(made.trainer, plan, course, keeper, reporter, world)
+            course = fit(made.trainer, plan, course, keeper, reporter, world)
             if tracker:
                 version = _judged(record, made, device, workshop)
                 tracker.publish(ModelStore(workshop.store), version)
-                if plan.steps is not None and made.trainer.steps >= plan.steps:
-                    records.finish(replace(record, finished=made.trainer.steps), version.step)
+                if plan.is_over(made.trainer.steps, course.worse):
+                    # All planned steps, also where patience ended it before them.
+                    finished = max(made.trainer.steps, plan.steps or 0)
+                    records.finish(replace(record, finished=finished), version.step)
         version = world.from_first(version)
     if version is None:
         raise NotFoundError(f"{record.family} {record.id} has no version yet", culprit=record.id)
