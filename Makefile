@@ -6,7 +6,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long check protos bench clean
+.PHONY: help install demo corpus test test-long check protos bench clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ install: .venv/installed ## Everything into .venv, in the versions of constraint
 
 demo: install ## From the example recordings to a piece
 	$(BIN)/python examples/demo.py
+
+corpus: install ## Hours of music to train predictors on, from packages of Debian
+	$(BIN)/python examples/fetch_corpora.py
 
 test: install ## Every test that takes seconds
 	$(BIN)/python -m pytest -m "not slow"
