@@ -45,15 +45,21 @@ def check_output(name: str, folder: Path) -> None:
         ) from error
 
 
-def check_models(given: Mapping[str, str], runtime: RuntimeSettings) -> None:
+def check_models(
+    given: Mapping[str, str], runtime: RuntimeSettings, predictor_address: str = ""
+) -> None:
     """Raises NotFoundError or InvalidInputError, naming the option, for ids that are not there.
 
-    `given` is ids by family; services elsewhere are asked for what they have.
+    `given` is ids by family; services elsewhere are asked for what they have. A predictor at
+    `predictor_address` is asked there, unless a gateway elsewhere is to reach it.
     """
     for family, model_id in given.items():
         with option(f"--{family}"):
             try:
-                if runtime.gateway_address:
+                if family == "predictor" and predictor_address:
+                    if not runtime.gateway_address:
+                        _ask("predictor", family, model_id, predictor_address)
+                elif runtime.gateway_address:
                     _ask("gateway", family, model_id)
                 elif runtime.address_of(NOUNS[family]):
                     _ask(NOUNS[family], family, model_id)
@@ -67,14 +73,30 @@ def _look_up(runtime: RuntimeSettings, family: str, model_id: str) -> None:
     from services.runtime.model_store import ModelStore
     from services.runtime.object_store.opening import open_store
 
-    ModelStore(open_store(runtime)).find(family, model_id)
+    try:
+        ModelStore(open_store(runtime)).find(family, model_id)
+    except (NotFoundError, InvalidInputError):
+        if family != "predictor" or not _is_plugin(model_id):
+            raise
 
 
-def _ask(noun: str, family: str, model_id: str) -> None:
+def _is_plugin(predictor_id: str) -> bool:
+    """Whether another package brings it; ConfigurationError if that package does not work."""
+    from services.predictor.plugins import installed_plugins
+    from services.predictor.settings import PredictorSettings
+    from services.runtime.settings import load
+
+    plugin = installed_plugins(load(PredictorSettings).plugins).get(predictor_id.partition("@")[0])
+    if plugin:
+        plugin.predictor_class()
+    return plugin is not None
+
+
+def _ask(noun: str, family: str, model_id: str, predictor_address: str = "") -> None:
     """Asks at the address of `noun`; one that does not offer the question lets the run go on."""
     from services.cli.connection import connect
 
-    with connect(noun) as client:
+    with connect(noun, predictor_address=predictor_address) as client:
         import grpc
         from demiurge.predictor.v1.predictor_service_pb2 import GetPredictorRequest
         from demiurge.synth.v1.synth_service_pb2 import GetModelRequest, ModelFamily

@@ -165,7 +165,13 @@ def _gateway(ground: Ground) -> Registration:
 
     settings = load(GatewaySettings)
     patience = Patience(settings.patience_seconds)
-    peers = Peers(ground.address_of, ground.runtime, settings.call_timeout_seconds, patience)
+    peers = Peers(
+        ground.address_of,
+        ground.runtime,
+        settings.call_timeout_seconds,
+        patience,
+        settings.allows_predictor_at,
+    )
     library = AudioLibrary(
         ground.store,
         max_upload_bytes=settings.max_upload_bytes,

@@ -64,12 +64,13 @@ def silence_grpc() -> None:
 
 
 @contextmanager
-def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
+def connect(*nouns: str, lasting: bool = True, predictor_address: str = "") -> Iterator[Client]:
     """A client of the running services, or of services started for the length of this command.
 
     Only those of `nouns` are started, all if none are named. Unless `lasting`, services that
-    another command holds for its own length will do, too. Failed calls inside raise the errors of
-    services.errors.
+    another command holds for its own length will do, too. The predictor is asked at
+    `predictor_address`, where that is given, and sent no token there. Failed calls inside raise
+    the errors of services.errors.
     """
     silence_grpc()
     import grpc
@@ -82,6 +83,9 @@ def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
     from services.runtime.status import remote_errors
 
     runtime = load(RuntimeSettings)
+    if predictor_address:
+        own_predictor = {"predictor_address": predictor_address, "predictor_token_file": None}
+        runtime = runtime.model_copy(update=own_predictor)
     folder = load(QuerySettings).folder
     with ExitStack() as stack:
         stack.enter_context(remote_errors())
@@ -109,14 +113,19 @@ def connect(*nouns: str, lasting: bool = True) -> Iterator[Client]:
                 time.sleep(SECONDS_BETWEEN_TRIES)
         # Stubs that nobody asked for need an address, too.
         spare = own or runtime.address_of((nouns or NOUNS)[0])
-        addresses = {noun: runtime.address_of(noun) or spare for noun in NOUNS}
-        channels = {}
-        for address in set(addresses.values()):
+        channels: dict[tuple[str, str], grpc.Channel] = {}
+        by_noun = {}
+        for noun in NOUNS:
+            address = runtime.address_of(noun) or spare
             settings = own_settings if address == own else runtime
-            channel = stack.enter_context(open_blocking_channel(address, settings))
-            waiting_for = Waiting(address, lambda text: typer.echo(text, err=True))
-            channels[address] = grpc.intercept_channel(channel, waiting_for)
-        yield client_of({noun: channels[addresses[noun]] for noun in NOUNS})
+            # Services at one address may be sent another token, or none.
+            place = (address, settings.token_field_of(noun))
+            if place not in channels:
+                channel = stack.enter_context(open_blocking_channel(address, settings, noun=noun))
+                waiting_for = Waiting(address, lambda text: typer.echo(text, err=True))
+                channels[place] = grpc.intercept_channel(channel, waiting_for)
+            by_noun[noun] = channels[place]
+        yield client_of(by_noun)
 
 
 @contextmanager

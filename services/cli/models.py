@@ -35,7 +35,9 @@ def models() -> None:
             for predictor in found.predictors:
                 rate, hop = f"{predictor.sample_rate_hertz} Hz", str(predictor.hop_length_samples)
                 form = f"{predictor.architecture}, window {predictor.window_frames}"
-                rows.append(("predictor", predictor.id, str(predictor.step), form, rate, hop, ""))
+                # The version of a plug-in is not a step.
+                version = predictor.version_id.partition("@")[2] or str(predictor.step)
+                rows.append(("predictor", predictor.id, version, form, rate, hop, ""))
             if not found.next_page_token:
                 break
             predictors.page_token = found.next_page_token

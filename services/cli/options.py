@@ -1,6 +1,7 @@
 """Choices that several verbs offer, and their names in the contract."""
 
 import math
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,20 @@ MAX_STEPS = 100_000
 MAX_SOUND_SECONDS = 3600
 MAX_CROSSFADE_MILLISECONDS = 1000
 
+_ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
-def number(value: float) -> float:
+
+def number(value: float | None) -> float | None:
     """The value, unless it is NaN, which lies within every range: for options' callbacks."""
-    if math.isnan(value):
+    if value is not None and math.isnan(value):
         raise typer.BadParameter("nan is not a number.")
+    return value
+
+
+def address(value: str) -> str:
+    """The value, unless it is neither host:port nor empty: for options' callbacks."""
+    if value and not _ADDRESS.fullmatch(value):
+        raise typer.BadParameter(f"{value} is not host:port.")
     return value
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.options import MAX_SEED, MAX_STEPS, number
+from services.cli.options import MAX_SEED, MAX_STEPS, address, number
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -20,11 +20,18 @@ def predict(
     steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Frames to predict.")] = 500,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Where chance comes from.")] = 0,
     temperature: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0, max=10, callback=number, help="How freely a stochastic predictor goes on."
+            min=0,
+            max=10,
+            callback=number,
+            help="How freely a stochastic predictor goes on; unless given, 1 for those.",
         ),
-    ] = 0.0,
+    ] = None,
+    predictor_address: Annotated[
+        str,
+        typer.Option(callback=address, help="host:port of somebody's predictor to ask instead."),
+    ] = "",
 ) -> None:
     """Continue descriptors from where they end.
 
@@ -32,30 +39,33 @@ def predict(
     """
     from demiurge.predictor.v1 import predictor_service_pb2 as pb
 
-    from services.audio.track import DescriptorTrack
     from services.audio.track_json import write_tracks
     from services.cli.connection import connect
     from services.cli.files import read_descriptors, write_whole
     from services.cli.progress import Progress
-    from services.runtime.messages import track_from_message, track_to_message
+    from services.gateway.stages.predict import checked
+    from services.runtime.messages import track_to_message
 
     tracks = read_descriptors(descriptors)
     continued = []
-    with Progress() as progress, connect("predictor") as client:
+    connected = connect("predictor", predictor_address=predictor_address)
+    with Progress() as progress, connected as client:
         request = pb.GetPredictorRequest(predictor_id=predictor)
         known = client.predictor.GetPredictor(request).predictor
+        if temperature is None:
+            temperature = float(known.stochastic)
         for track in tracks:
+            window = track.last(known.window_frames)
             answer = client.predictor.PredictDescriptors(
                 pb.PredictDescriptorsRequest(
-                    predictor_id=predictor,
-                    window=track_to_message(track.last(known.window_frames)),
+                    predictor_id=known.version_id or predictor,
+                    window=track_to_message(window),
                     steps=steps,
                     seed=seed,
                     temperature=temperature,
                 )
             )
-            parts = [track_from_message(part) for part in answer.tracks]
-            continued.append(DescriptorTrack.joined(parts))
+            continued.append(checked(answer, window, steps, known.version_id))
             progress.update("predicting", len(continued), len(tracks))
     write_whole(out, write_tracks(continued, predictor=known.version_id or predictor))
     typer.echo(str(out))

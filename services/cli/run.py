@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,9 +16,15 @@ from services.cli.options import (
     Metric,
     Placement,
     Scaling,
+    address,
     duration_message,
     number,
 )
+
+if TYPE_CHECKING:
+    from demiurge.gateway.v1.gateway_service_pb2 import RunSpec
+
+    from services.cli.connection import Client
 
 PUBLISHED_FRAMES_PER_SECOND = 44100 / 1024
 MAX_PIECE_SECONDS = int(MAX_FRAMES / PUBLISHED_FRAMES_PER_SECOND)
@@ -93,11 +99,21 @@ def run(
     ] = Placement.PUBLISHED,
     encoding: Annotated[Encoding, typer.Option(help="Kind of file.")] = Encoding.WAV_PCM16,
     temperature: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0, max=10, callback=number, help="How freely a stochastic predictor goes on."
+            min=0,
+            max=10,
+            callback=number,
+            help="How freely a stochastic predictor goes on; unless given, 1 for those.",
         ),
-    ] = 0.0,
+    ] = None,
+    predictor_address: Annotated[
+        str,
+        typer.Option(
+            callback=address,
+            help="host:port, as the gateway reaches it, of somebody's predictor for this piece.",
+        ),
+    ] = "",
 ) -> None:
     """From recordings to a new piece.
 
@@ -131,6 +147,8 @@ def run(
     missing = [family for family, model_id in ids.items() if not model_id]
     if elsewhere and missing:
         raise refuse_training_for(elsewhere, missing)
+    if predictor_address and not predictor:
+        raise InvalidInputError("give --predictor, the id of one at --predictor-address")
     if recorded is None and direct:
         raise InvalidInputError("--direct takes moments from recordings: give --recorded FOLDER")
     if recorded is None and not (unagan and melgan):
@@ -139,7 +157,8 @@ def run(
     if recorded is not None:
         check_recordings("--recorded", recorded)
     check_output("--out", out)
-    check_models({family: model_id for family, model_id in ids.items() if model_id}, runtime)
+    given = {family: model_id for family, model_id in ids.items() if model_id}
+    check_models(given, runtime, predictor_address)
     folders = {"predictor": prediction, "melgan": recorded, "unagan": recorded}
     orders = [
         Order(family, folder, preset, seed)
@@ -148,7 +167,8 @@ def run(
     ]
     spec = pb.RunSpec(
         prediction=pb.Prediction(
-            frame_count=math.ceil(duration * PUBLISHED_FRAMES_PER_SECOND), temperature=temperature
+            frame_count=math.ceil(duration * PUBLISHED_FRAMES_PER_SECOND),
+            predictor_address=predictor_address,
         ),
         matching=pb.Matching(metric=metric.message, scaling=scaling.message),
         render=RenderSettings(
@@ -172,4 +192,31 @@ def run(
                 spec.generation.melgan_model_id = melgan or trained["melgan"]
                 spec.generation.file_count = files
                 spec.generation.duration.CopyFrom(length)
+            spec.prediction.temperature = (
+                usual_temperature(client, spec) if temperature is None else temperature
+            )
             fetch(client, follow(client, spec, progress), out, progress)
+
+
+def usual_temperature(client: "Client", spec: "RunSpec") -> float:
+    """1 for a stochastic predictor, 0 for others.
+
+    The gateway alone may know which it is, so the run is created: a deterministic one is refused a
+    temperature before anything is done.
+    """
+    from demiurge.gateway.v1.gateway_service_pb2 import CreateRunRequest, RunSpec
+
+    from services.errors import InvalidInputError
+    from services.runtime.status import remote_errors
+
+    warm = RunSpec()
+    warm.CopyFrom(spec)
+    warm.prediction.temperature = 1
+    try:
+        with remote_errors():
+            client.pipeline.CreateRun(CreateRunRequest(spec=warm))
+    except InvalidInputError as error:
+        if error.culprit != "temperature":
+            raise
+        return 0
+    return 1

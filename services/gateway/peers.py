@@ -1,7 +1,8 @@
 """The other services, as the gateway calls them: a deadline, one error tree, and patience."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc.aio
@@ -16,7 +17,10 @@ from services.errors import (
     BusyError,
     CancelledError,
     ConfigurationError,
+    DemiurgeError,
+    InvalidInputError,
     TimeExceededError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from services.gateway.patience import Patience
@@ -38,10 +42,16 @@ Response = TypeVar("Response")
 NOUNS = ("synth", "descriptor", "predictor", "query", "playback")
 
 
+def nowhere(address: str) -> bool:  # noqa: ARG001
+    """What allows a run no predictor of its own, wherever it is."""
+    return False
+
+
 class Peers:
     """Stubs of the five services that a run calls; each channel is opened when first needed.
 
-    `address_of` gives host:port for a noun.
+    `address_of` gives host:port for a noun, `allows` says at which host:port a run may have a
+    predictor of its own.
     """
 
     def __init__(
@@ -50,8 +60,10 @@ class Peers:
         settings: RuntimeSettings,
         timeout_seconds: float,
         patience: Patience,
+        allows: Callable[[str], bool] = nowhere,
     ) -> None:
         self._address_of = address_of
+        self._allows = allows
         self._settings = settings
         self._timeout_seconds = timeout_seconds
         self._patience = patience
@@ -69,8 +81,35 @@ class Peers:
 
     @property
     def predictor(self) -> "PredictorServiceAsyncStub":
-        """The predictor service: ours or anybody's."""
+        """The predictor service of the deployment: ours or anybody's."""
         return PredictorServiceStub(self._channel("predictor"))
+
+    @asynccontextmanager
+    async def predictor_at(self, address: str) -> "AsyncIterator[PredictorServiceAsyncStub]":
+        """The predictor service at host:port for as long as this lasts; "" is the deployment's.
+
+        It is sent no token. Where DEMIURGE_TLS_CA is set it needs a certificate of that authority,
+        as every service; where it is not, it is spoken to without TLS. Raises InvalidInputError,
+        naming the setting, for an address that is not allowed.
+        """
+        if not address:
+            yield self.predictor
+            return
+        if not self._allows(address):
+            raise InvalidInputError(
+                f"predictor_address {address}: this gateway may not connect there; its operator "
+                "allows it by DEMIURGE_GATEWAY_PREDICTOR_ADDRESSES",
+                culprit="predictor_address",
+            )
+        settings = self._settings.model_copy(
+            update={"token_file": None, "predictor_token_file": None}
+        )
+        # The scheme keeps a host that is called "unix" from being a file.
+        channel = open_channel(f"dns:///{address}", settings)
+        try:
+            yield PredictorServiceStub(channel)
+        finally:
+            await channel.close()
 
     @property
     def query(self) -> "QueryServiceAsyncStub":
@@ -102,24 +141,35 @@ class Peers:
             return False
         return True
 
-    async def call(self, method: Callable[..., Awaitable[Response]], request: Request) -> Response:
+    async def call(
+        self,
+        method: Callable[..., Awaitable[Response]],
+        request: Request,
+        *,
+        address: str = "",
+    ) -> Response:
         """One unary call of a run, as by `ask`; a service that is away for a while is waited for.
 
         Raises UnavailableError, naming the service, when it stays away.
         """
-        what = f"the {_noun(request)} service"
-        return await self._patience.ride_out(lambda heard: self.ask(method, request, heard), what)
+        return await self._patience.ride_out(
+            lambda heard: self.ask(method, request, heard, address=address),
+            _service(request, address),
+        )
 
     async def ask(
         self,
         method: Callable[..., Awaitable[Response]],
         request: Request,
         heard: Callable[[], None] = lambda: None,
+        *,
+        address: str = "",
     ) -> Response:
         """One unary call, at most DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS long.
 
-        A busy service was `heard`, and is asked again after a growing pause; whatever else goes
-        wrong is raised as the error of services.errors that the service raised.
+        `address` is where the method is, if not the deployment's. A busy service was `heard`, and
+        is asked again after a growing pause; whatever else goes wrong is raised as the error of
+        services.errors that the service raised.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_seconds
@@ -129,30 +179,49 @@ class Peers:
                 return await method(request, timeout=deadline - loop.time())
             except grpc.aio.AioRpcError as failure:
                 error = error_from_rpc(failure)
-                if isinstance(error, TimeExceededError):
-                    noun, asked = _noun(request), request.DESCRIPTOR.name.removesuffix("Request")
-                    raise TimeExceededError(
-                        f"the {noun} service did not answer {asked} within "
-                        f"{self._timeout_seconds:g} s: look at its log and its load; if it only "
-                        "needs longer, raise DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS",
-                        culprit=noun,
-                    ) from failure
-                if isinstance(error, CancelledError):
-                    # Not by us, or it would be asyncio's own: the service is stopping.
-                    raise UnavailableError(error.message, culprit=error.culprit) from failure
-                if isinstance(error, UnavailableError) and not error.culprit:
-                    noun = _noun(request)
-                    raise UnavailableError(
-                        f"the {noun} service cannot be reached: {error.message}; see that it runs "
-                        f"at DEMIURGE_{noun.upper()}_ADDRESS, and try again",
-                        culprit=noun,
-                    ) from failure
                 if not isinstance(error, BusyError):
-                    raise error from failure
+                    raise self._told(error, request, address) from failure
             heard()
             await asyncio.sleep(next(waits))
+
+    def _told(self, error: DemiurgeError, request: Message, address: str) -> DemiurgeError:
+        """The error of a call, as whoever asked for a run is to hear of it."""
+        service, noun = _service(request, address), _noun(request)
+        if isinstance(error, TimeExceededError):
+            asked = request.DESCRIPTOR.name.removesuffix("Request")
+            return TimeExceededError(
+                f"{service} did not answer {asked} within {self._timeout_seconds:g} s: look at its "
+                "log and its load; if it only needs longer, raise "
+                "DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS",
+                culprit=address or noun,
+            )
+        if isinstance(error, CancelledError):
+            # Not by us, or it would be asyncio's own: the service is stopping.
+            return UnavailableError(error.message, culprit=error.culprit)
+        if isinstance(error, UnavailableError) and not error.culprit:
+            place = "there" if address else f"at DEMIURGE_{noun.upper()}_ADDRESS"
+            return UnavailableError(
+                f"{service} cannot be reached: {error.message}; see that it runs {place}, and try "
+                "again",
+                culprit=address or noun,
+            )
+        if not address:
+            return error
+        if isinstance(error, UnauthenticatedError):
+            return UnauthenticatedError(
+                f"{service} asks for a token, and a predictor of a run's own is sent none: serve "
+                "it without, or as the deployment's, by DEMIURGE_PREDICTOR_ADDRESS",
+                culprit=address,
+            )
+        return type(error)(f"{service}: {error.message}", culprit=error.culprit)
 
 
 def _noun(request: Message) -> str:
     """Whose request it is, by its package: demiurge.<noun>.v1."""
     return request.DESCRIPTOR.full_name.split(".")[1]
+
+
+def _service(request: Message, address: str) -> str:
+    """Who is asked, as errors name it."""
+    noun = _noun(request)
+    return f"the {noun} at {address}" if address else f"the {noun} service"

@@ -1,5 +1,7 @@
 """Settings of the gateway, read from DEMIURGE_GATEWAY_… variables."""
 
+import re
+
 from pydantic import Field
 
 from services.runtime.settings import ServiceSettings, prefix
@@ -35,6 +37,13 @@ class GatewaySettings(ServiceSettings):
         description="Take up interrupted runs without being asked: those of the last start, and "
         "of other gateways over the store that stopped.",
     )
+    predictor_addresses: str = Field(
+        "localhost:*,127.0.0.1:*,[::1]:*",
+        pattern=r"^(none|[^,\s]+:[^,\s]+(,[^,\s]+:[^,\s]+)*)$",
+        description="Where a run may have its own predictor: host:port, * for any part of them, "
+        "with commas between; or none. Only this machine unless set, since otherwise whoever may "
+        "create runs could have this gateway connect to anything that it can reach.",
+    )
     max_upload_bytes: int = Field(
         2 * 1024**3, gt=0, description="Largest file that UploadAudio takes."
     )
@@ -45,3 +54,11 @@ class GatewaySettings(ServiceSettings):
     upload_idle_seconds: float = Field(
         60.0, gt=0, description="An upload that sends nothing for so long is ended."
     )
+
+    def allows_predictor_at(self, address: str) -> bool:
+        """Whether a run may have its predictor at host:port."""
+        patterns = self.predictor_addresses.split(",")
+        return any(
+            re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), address, re.IGNORECASE)
+            for pattern in patterns
+        )

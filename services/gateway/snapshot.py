@@ -6,21 +6,17 @@ import hashlib
 from demiurge.audio.v1.audio_pb2 import ObjectRef
 from demiurge.gateway.v1.gateway_service_pb2 import RunSpec
 from demiurge.gateway.v1.run_record_pb2 import Snapshot
-from demiurge.predictor.v1.predictor_service_pb2 import GetPredictorRequest, Predictor
 from demiurge.synth.v1.synth_service_pb2 import GetModelRequest, Model, ModelFamily
 from google.protobuf.message import Message
 
-from services.errors import InvalidInputError, SettingsMismatchError
+from services.errors import SettingsMismatchError
 from services.gateway.audio_library import AudioLibrary
 from services.gateway.peers import Peers
+from services.gateway.predictors import described
 
 # Raised when the same request over the same inputs should make another piece, whichever stage or
 # service has changed: the markers of a run are found by its id.
 ALGORITHM = 3
-
-# What zero means in ExtractionSettings.
-PUBLISHED_SAMPLE_RATE_HERTZ = 44100
-PUBLISHED_HOP_LENGTH_SAMPLES = 1024
 
 
 def digest(algorithm: int, *messages: Message) -> str:
@@ -38,17 +34,11 @@ def run_id(spec: RunSpec, snapshot: Snapshot) -> str:
     return f"run-{digest(ALGORITHM, spec, snapshot)[:16]}"
 
 
-def shares(frame_count: int, sounds: int) -> list[int]:
-    """`frame_count` shared out evenly, the remainder to the first; nothing for those beyond it."""
-    base, remainder = divmod(frame_count, sounds)
-    return [base + (index < remainder) for index in range(sounds)]
-
-
 async def take_snapshot(spec: RunSpec, library: AudioLibrary, peers: Peers) -> Snapshot:
     """Resolves databases and models to content.
 
-    Raises NotFoundError naming the database, file or model that is not there, and
-    SettingsMismatchError if the models of a pair do not go together.
+    Raises NotFoundError naming the database, file or model that is not there,
+    SettingsMismatchError if the models of a pair do not go together, and what `described` raises.
     """
     snapshot = Snapshot()
     if spec.HasField("generation"):
@@ -61,7 +51,7 @@ async def take_snapshot(spec: RunSpec, library: AudioLibrary, peers: Peers) -> S
     else:
         snapshot.material.extend(await asyncio.to_thread(library.files, spec.database))
     snapshot.prediction.extend(await _prediction_files(spec, library))
-    snapshot.predictor.CopyFrom(await _predictor(spec, len(snapshot.prediction), peers))
+    snapshot.predictor.CopyFrom(await described(spec, len(snapshot.prediction), peers))
     return snapshot
 
 
@@ -87,33 +77,3 @@ def _check_pair(unagan: Model, melgan: Model) -> None:
                 f"{setting} is {ours} in the one and {theirs} in the other",
                 culprit=setting,
             )
-
-
-async def _predictor(spec: RunSpec, sounds: int, peers: Peers) -> Predictor:
-    request = GetPredictorRequest(predictor_id=spec.prediction.predictor_id)
-    predictor = (await peers.ask(peers.predictor.GetPredictor, request)).predictor
-    settings = (
-        ("sample_rate_hertz", spec.extraction.sample_rate_hertz or PUBLISHED_SAMPLE_RATE_HERTZ),
-        ("hop_length_samples", spec.extraction.hop_length_samples or PUBLISHED_HOP_LENGTH_SAMPLES),
-    )
-    for setting, wanted in settings:
-        trained = getattr(predictor, setting)
-        if trained != wanted:
-            raise SettingsMismatchError(
-                f"predictor {predictor.id!r} was trained with {setting} {trained}, "
-                f"the run extracts with {wanted}",
-                culprit=setting,
-            )
-    longest = shares(spec.prediction.frame_count, sounds)[0]
-    if longest > predictor.max_steps:
-        raise InvalidInputError(
-            f"frame_count {spec.prediction.frame_count} over {sounds} sounds are {longest} frames "
-            f"each, predictor {predictor.id!r} predicts at most {predictor.max_steps}",
-            culprit="frame_count",
-        )
-    if spec.prediction.temperature > 0 and not predictor.stochastic:
-        raise InvalidInputError(
-            f"predictor {predictor.id!r} is deterministic: temperature must be 0",
-            culprit="temperature",
-        )
-    return predictor

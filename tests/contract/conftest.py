@@ -27,11 +27,13 @@ class Repeater(predictor_service_pb2_grpc.PredictorServiceServicer):
         self.described = predictor_pb.Predictor(
             id="repeater",
             window_frames=WINDOW_FRAMES,
+            feature_names=[f"mfcc{number}" for number in range(39)],
             sample_rate_hertz=RATE,
             hop_length_samples=HOP,
             max_steps=1000,
         )
         self.answer: Answer = lambda window, steps: [held(window, steps)]
+        self.version_id = ""
         self.asked = threading.Event()
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -46,7 +48,9 @@ class Repeater(predictor_service_pb2_grpc.PredictorServiceServicer):
         while context.is_active() and not self.may_answer.wait(0.02):
             pass
         tracks = self.answer(track_from_message(request.window), request.steps)
-        return predictor_pb.PredictDescriptorsResponse(tracks=map(track_to_message, tracks))
+        return predictor_pb.PredictDescriptorsResponse(
+            tracks=map(track_to_message, tracks), version_id=self.version_id
+        )
 
 
 def held(window: DescriptorTrack, steps: int) -> DescriptorTrack:
@@ -57,13 +61,13 @@ def held(window: DescriptorTrack, steps: int) -> DescriptorTrack:
 
 
 @contextmanager
-def served(servicer: Repeater) -> Iterator[str]:
-    server = grpc.server(futures.ThreadPoolExecutor(4))
+def served(servicer: Repeater, port: int = 0) -> Iterator[str]:
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
     predictor_service_pb2_grpc.add_PredictorServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{bound}"
     finally:
         server.stop(0).wait()
 
@@ -91,3 +95,4 @@ def repeated(elsewhere: tuple[Stack, Repeater]) -> Iterator[tuple[Stack, Repeate
     repeater.asked.clear()
     repeater.answer = fresh.answer
     repeater.described = fresh.described
+    repeater.version_id = fresh.version_id

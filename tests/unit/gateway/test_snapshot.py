@@ -4,7 +4,8 @@ from demiurge.gateway.v1.run_record_pb2 import Snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.snapshot import digest, run_id, shares
+from services.gateway.predictors import shares
+from services.gateway.snapshot import digest, run_id
 from services.gateway.stages.generate import item_seed
 
 

@@ -108,6 +108,7 @@ class Prediction(_message.Message):
     PREDICTOR_ID_FIELD_NUMBER: _builtins.int
     FRAME_COUNT_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
+    PREDICTOR_ADDRESS_FIELD_NUMBER: _builtins.int
     database: _builtins.str
     """The audio database to continue: the end of each of its files is a window."""
     predictor_id: _builtins.str
@@ -116,6 +117,11 @@ class Prediction(_message.Message):
     """Length of the piece in frames, shared out evenly over the files."""
     temperature: _builtins.float
     """0 is the most likely continuation; deterministic predictors accept nothing else."""
+    predictor_address: _builtins.str
+    """host:port of a server of demiurge.predictor.v1 that predicts for this run, as the gateway
+    reaches it; empty means the deployment's. Its operator says which are allowed, see
+    DEMIURGE_GATEWAY_PREDICTOR_ADDRESSES. It is sent no token.
+    """
     @_builtins.property
     def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these files of it, in this order; none means all, by name."""
@@ -128,10 +134,11 @@ class Prediction(_message.Message):
         predictor_id: _builtins.str = ...,
         frame_count: _builtins.int = ...,
         temperature: _builtins.float = ...,
+        predictor_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "files", b"files", "frame_count", b"frame_count", "predictor_id", b"predictor_id", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "files", b"files", "frame_count", b"frame_count", "predictor_address", b"predictor_address", "predictor_id", b"predictor_id", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

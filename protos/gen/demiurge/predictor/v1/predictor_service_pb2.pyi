@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Predictor(_message.Message):
-    """Predictor describes one trained predictor."""
+    """Predictor describes one predictor."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -41,9 +41,11 @@ class Predictor(_message.Message):
     WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Id of the predictor: that of the training run that made it."""
+    """Id of the predictor: that of the training run that made it, or of a plug-in's entry point."""
     version_id: _builtins.str
-    """Id and training step, as "k3x9q1ab@4000": names these weights for good."""
+    """Id and training step, as "k3x9q1ab@4000", or whatever else names these answers for good. It is
+    a predictor_id, too.
+    """
     architecture: _builtins.str
     """Its form, as "LSTM" or "TransformerModel"."""
     window_frames: _builtins.int
@@ -99,7 +101,7 @@ class PredictDescriptorsRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     predictor_id: _builtins.str
-    """"id" (its best step) or "id@step"."""
+    """"id" (its best step), "id@step", or a version_id."""
     steps: _builtins.int
     """Frames to predict."""
     seed: _builtins.int
@@ -165,7 +167,7 @@ class GetPredictorRequest(_message.Message):
 
     PREDICTOR_ID_FIELD_NUMBER: _builtins.int
     predictor_id: _builtins.str
-    """"id" (its best step) or "id@step"."""
+    """"id" (its best step), "id@step", or a version_id."""
     def __init__(
         self,
         *,
