@@ -101,21 +101,9 @@ class Material:
         return scores
 
     def places(self, count: int, *, window_frames: int, frames_ahead: int) -> tuple[Place, ...]:
-        """At most `count` places, spread evenly over all that have so many frames on both sides.
-
-        The same arguments give the same places. A track that is too short has none.
-        """
-        rooms = [
-            max(track.frame_count - window_frames - frames_ahead + 1, 0) for track in self.held_out
-        ]
-        total = sum(rooms)
-        count = min(count, total)
-        ends = np.cumsum(rooms)
-        ranks = ((np.arange(count) + 0.5) * total / max(count, 1)).astype(np.int64)
-        tracks = np.searchsorted(ends, ranks, side="right")
-        return tuple(
-            Place(int(track), int(rank - (ends[track] - rooms[track]) + window_frames))
-            for track, rank in zip(tracks, ranks, strict=True)
+        """Those `places_in` the held-out tracks."""
+        return places_in(
+            self.held_out, count, window_frames=window_frames, frames_ahead=frames_ahead
         )
 
     def longest_ahead(self, window_frames: int) -> int:
@@ -147,12 +135,7 @@ class Material:
 
     def futures(self, places: Sequence[Place], frames: int) -> FloatArray:
         """The raw frames from each place on, (places, frames, features) float32."""
-        return np.stack(
-            [
-                self.held_out[place.track].values[place.frame : place.frame + frames]
-                for place in places
-            ]
-        )
+        return courses(self.held_out, places, frames)
 
     def regular_futures(self, places: Sequence[Place], frames: int) -> NDArray[np.bool_]:
         """Whether each of those frames is no outlier, (places, frames)."""
@@ -160,6 +143,32 @@ class Material:
         return np.stack(
             [inside[place.track][place.frame : place.frame + frames] for place in places]
         )
+
+
+def places_in(
+    tracks: Sequence[DescriptorTrack], count: int, *, window_frames: int, frames_ahead: int
+) -> tuple[Place, ...]:
+    """At most `count` places, spread evenly over all that have so many frames on both sides.
+
+    The same arguments give the same places. A track that is too short has none.
+    """
+    rooms = [max(track.frame_count - window_frames - frames_ahead + 1, 0) for track in tracks]
+    total = sum(rooms)
+    count = min(count, total)
+    ends = np.cumsum(rooms)
+    ranks = ((np.arange(count) + 0.5) * total / max(count, 1)).astype(np.int64)
+    numbers = np.searchsorted(ends, ranks, side="right")
+    return tuple(
+        Place(int(number), int(rank - (ends[number] - rooms[number]) + window_frames))
+        for number, rank in zip(numbers, ranks, strict=True)
+    )
+
+
+def courses(tracks: Sequence[DescriptorTrack], places: Sequence[Place], frames: int) -> FloatArray:
+    """The raw frames of the tracks from each place on, (places, frames, features) float32."""
+    return np.stack(
+        [tracks[place.track].values[place.frame : place.frame + frames] for place in places]
+    )
 
 
 def regular(values: FloatArray) -> NDArray[np.bool_]:
