@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from services.audio.statistics import FeatureStatistics
 from services.audio.track import DescriptorTrack
 from services.errors import InvalidInputError, SettingsMismatchError
+from services.predictor.deltas import REACH
 
+# At least: deltas on either side of the gap look this far, and must not have seen the same frames.
+_LEAST_GAP = 2 * REACH
 # Held-out files may overshoot their share by this, so that one long file does not block all others.
 _OVERSHOOT = 1.5
 
@@ -63,7 +66,7 @@ class Corpus:
         from.
         """
         length = window_frames + frames_ahead
-        tracks = _alike(tracks, feature_names)
+        names = _shared_names(tracks, feature_names)
         usable = [track for track in tracks if track.frame_count >= length]
         if not usable:
             longest = max(track.frame_count for track in tracks)
@@ -76,14 +79,14 @@ class Corpus:
         if len(usable) > 1:
             training, validation = _split_files(usable, length, validation_share, seed)
         else:
-            training, validation = _split_end(usable[0], length, window_frames, validation_share)
-        counts = {id(track): _counting(track, outlier_deviations) for track in training}
-        statistics = _statistics(training, counts)
-        for track in validation:
-            counts[id(track)] = _counting(track, outlier_deviations)
+            gap = max(window_frames, _LEAST_GAP)
+            training, validation = _split_end(
+                usable[0], len(tracks) - 1, length, gap, validation_share
+            )
+        statistics = _statistics(training, names, outlier_deviations)
         return cls(
-            training=_windows(training, counts, statistics, length),
-            validation=_windows(validation, counts, statistics, length),
+            training=_windows(training, statistics, outlier_deviations, length),
+            validation=_windows(validation, statistics, outlier_deviations, length),
             statistics=statistics,
             sample_rate_hertz=tracks[0].sample_rate_hertz,
             hop_length_samples=tracks[0].hop_length_samples,
@@ -92,13 +95,14 @@ class Corpus:
         )
 
 
-def _alike(
+def _shared_names(
     tracks: Sequence[DescriptorTrack], feature_names: Sequence[str] | None
-) -> list[DescriptorTrack]:
+) -> tuple[str, ...]:
+    """The columns of all tracks, of which none is copied for that."""
     if not tracks:
         raise InvalidInputError("there are no sounds to learn from", culprit="tracks")
     first = tracks[0]
-    names = feature_names or sorted(first.feature_names)
+    names = tuple(feature_names or sorted(first.feature_names))
     for track in tracks:
         theirs = (track.sample_rate_hertz, track.hop_length_samples)
         if theirs != (first.sample_rate_hertz, first.hop_length_samples):
@@ -108,7 +112,8 @@ def _alike(
                 f"{first.hop_length_samples}",
                 culprit=track.source,
             )
-    return [track.ordered(names) for track in tracks]
+        replace(track, values=track.values[:0]).ordered(names)
+    return names
 
 
 def _split_files(
@@ -134,16 +139,17 @@ def _split_files(
 
 
 def _split_end(
-    track: DescriptorTrack, length: int, gap: int, share: float
+    track: DescriptorTrack, others: int, length: int, gap: int, share: float
 ) -> tuple[list[DescriptorTrack], list[DescriptorTrack]]:
     """Training part, a gap that belongs to neither, held-out end."""
     least = 2 * length + gap
     if track.frame_count < least:
+        beside = f"; the {others} others have fewer than {length}" if others else ""
         raise InvalidInputError(
             f"{track.source or 'the only sound'}: {track.frame_count} frames are too few to learn "
             f"from and to check on: the shortest need for a single sound is {least}, "
-            f"{length} each for training and validation and {gap} between: give more or longer "
-            "sounds or a shorter window",
+            f"{length} each for training and validation and {gap} between{beside}: give more or "
+            "longer sounds or a shorter window",
             culprit=track.source,
         )
     end = max(length, round(share * track.frame_count))
@@ -154,48 +160,61 @@ def _split_end(
     )
 
 
-def _counting(track: DescriptorTrack, deviations: float) -> NDArray[np.float32]:
-    """1 for frames whose every feature is within `deviations` of the track's mean, else 0.
+def _counting(values: NDArray[np.float32], deviations: float) -> NDArray[np.float32]:
+    """1 for frames of a track whose every feature is within `deviations` of its mean, else 0.
 
-    Raises no frame out of the sequence: time goes on as it was.
+    Takes no frame out of the sequence: time goes on as it was.
     """
     if not deviations:
-        return np.ones(track.frame_count, dtype=np.float32)
-    values = track.values.astype(np.float64)
-    distance = np.abs(values - values.mean(axis=0))
+        return np.ones(len(values), dtype=np.float32)
+    exact = values.astype(np.float64)
+    distance = np.abs(exact - exact.mean(axis=0))
     inside: NDArray[np.float32] = (
-        (distance <= deviations * values.std(axis=0)).all(axis=1).astype(np.float32)
+        (distance <= deviations * exact.std(axis=0)).all(axis=1).astype(np.float32)
     )
     return inside
 
 
 def _statistics(
-    tracks: list[DescriptorTrack], counts: dict[int, NDArray[np.float32]]
+    tracks: list[DescriptorTrack], names: tuple[str, ...], deviations: float
 ) -> FeatureStatistics:
-    parts = [
-        FeatureStatistics.of(replace(track, values=track.values[counts[id(track)] > 0]))
-        for track in tracks
-    ]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.merged(part)
-    return whole
+    """Of all frames that count. What never changes has a variance of 0, without rounding errors."""
+    zeros = np.zeros(len(names))
+    whole = FeatureStatistics(names, 0, zeros, zeros)
+    for track in tracks:
+        values = track.ordered(names).values
+        counted = replace(
+            track, feature_names=names, values=values[_counting(values, deviations) > 0]
+        )
+        whole = whole.merged(FeatureStatistics.of(counted))
+    rounding = np.square(np.finfo(np.float32).eps * whole.means)
+    return replace(whole, variances=np.where(whole.variances > rounding, whole.variances, 0.0))
 
 
 def _windows(
-    tracks: list[DescriptorTrack],
-    counts: dict[int, NDArray[np.float32]],
-    statistics: FeatureStatistics,
-    length: int,
+    tracks: list[DescriptorTrack], statistics: FeatureStatistics, deviations: float, length: int
 ) -> Windows:
+    """Track by track, so that hours need little more memory than their z-scores.
+
+    Raises InvalidInputError if all frames are outliers.
+    """
+    names = statistics.feature_names
+    total = sum(track.frame_count for track in tracks)
+    frames = np.empty((total, len(names)), dtype=np.float32)
+    counts = np.empty(total, dtype=np.float32)
     starts: list[NDArray[np.int64]] = []
-    before = 0
+    start = 0
     for track in tracks:
-        starts.append(np.arange(before, before + track.frame_count - length + 1))
-        before += track.frame_count
-    raw = np.concatenate([track.values for track in tracks]).astype(np.float64)
-    return Windows(
-        frames=((raw - statistics.means) / statistics.scales).astype(np.float32),
-        counts=np.concatenate([counts[id(track)] for track in tracks]),
-        starts=np.concatenate(starts),
-    )
+        stop = start + track.frame_count
+        values = track.ordered(names).values
+        frames[start:stop] = (values - statistics.means) / statistics.scales
+        counts[start:stop] = _counting(values, deviations)
+        starts.append(np.arange(start, stop - length + 1))
+        start = stop
+    if not counts.any():
+        raise InvalidInputError(
+            f"{tracks[0].source or 'the sound'}: every frame is further than {deviations:g} "
+            "standard deviations from the mean: give a larger number, or 0, which counts all",
+            culprit="outlier_deviations",
+        )
+    return Windows(frames, counts, np.concatenate(starts))

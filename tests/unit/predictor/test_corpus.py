@@ -1,5 +1,7 @@
 """What a predictor learns from, and what it is checked on."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,12 @@ def test_a_single_file_keeps_its_end_with_a_window_between() -> None:
     assert raw(cut.validation)[0] - raw(cut.training)[-1] == pytest.approx(8 + 1, abs=1e-3)
 
 
+def test_a_short_window_leaves_room_for_the_reach_of_deltas() -> None:
+    cut = corpus(counted(200), window=1, ahead=1)
+    raw = lambda part: part.frames[:, 0] * cut.statistics.scales[0] + cut.statistics.means[0]  # noqa: E731
+    assert raw(cut.validation)[0] - raw(cut.training)[-1] == pytest.approx(8 + 1, abs=1e-3)
+
+
 def test_a_single_file_of_the_shortest_length_will_do() -> None:
     cut = corpus(counted(28), window=8, ahead=2)
     assert len(cut.training.starts) == 1
@@ -125,6 +133,46 @@ def test_a_feature_that_never_changes_makes_no_outliers_and_no_infinities() -> N
     assert (cut.training.frames[:, 1:] == 0).all()
 
 
+@pytest.mark.parametrize("level", [0.1, -1131.3708, 1e-3, 1e6])
+def test_a_constant_feature_has_no_deviation_however_its_mean_is_rounded(level: float) -> None:
+    tracks = [counted(997), counted(1013), counted(59)]
+    for each in tracks:
+        each.values[:, 1] = level
+    cut = corpus(*tracks, deviations=5.0)
+    place = cut.statistics.feature_names.index("mfcc1")
+    assert cut.statistics.scales[place] == 1
+    assert np.abs(cut.training.frames[:, place]).max() < 1e-3 * max(abs(level), 1)
+
+
+def test_a_feature_that_hardly_changes_keeps_its_deviation() -> None:
+    quiet = track(500, "quiet")
+    quiet.values[:] *= 1e-9
+    other = track(500, "other", seed=1)
+    other.values[:] *= 1e-9
+    cut = corpus(quiet, other)
+    np.testing.assert_allclose(cut.training.frames.std(axis=0), 1, rtol=1e-3)
+
+
+def test_a_corpus_of_outliers_alone_is_refused() -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"every frame .* 0\.01 standard deviations"
+    ) as told:
+        corpus(track(50, "a"), track(50, "b", seed=1), deviations=0.01)
+    assert told.value.culprit == "outlier_deviations"
+
+
+def test_frames_lie_in_memory_once_whatever_the_window() -> None:
+    tracks = [track(2500, f"{seed}", seed=seed) for seed in range(40)]
+    for window in (1, 1000):
+        tracemalloc.start()
+        cut = corpus(*tracks, window=window, deviations=5.0)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        kept = 40 * 2500 * (len(NAMES) * 4 + 4 + 8)
+        assert len(cut.training.frames) + len(cut.validation.frames) == 40 * 2500
+        assert peak < 1.3 * kept
+
+
 def test_columns_are_put_in_string_order_by_name() -> None:
     one = track(50, "one", seed=1)
     other = track(50, "other", seed=2).ordered(("mfcc2", "mfcc10", "mfcc1", "mfcc0"))
@@ -156,6 +204,16 @@ def test_nothing_long_enough_names_the_shortest_need() -> None:
 def test_a_single_file_that_is_too_short_is_named_with_its_need() -> None:
     with pytest.raises(InvalidInputError, match=r"only\.wav: 27 frames .* need .* is 28"):
         corpus(track(27, "only.wav"))
+
+
+def test_the_only_sound_that_is_long_enough_is_cut_or_named_beside_the_others() -> None:
+    cut = corpus(track(9, "a"), track(28, "long.wav"), track(5, "b"))
+    assert cut.held_out == ("long.wav",)
+    assert cut.too_short == ("a", "b")
+    with pytest.raises(
+        InvalidInputError, match=r"long\.wav: 27 .*; the 2 others have fewer than 10"
+    ):
+        corpus(track(9, "a"), track(27, "long.wav"), track(5, "b"))
 
 
 def test_no_tracks_are_refused() -> None:
