@@ -14,10 +14,12 @@ from services.errors import (
     CancelledError,
     InvalidInputError,
     TimeExceededError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from services.gateway.patience import Patience
 from services.gateway.peers import Peers
+from services.gateway.settings import GatewaySettings
 from services.runtime.server import Registration, Server
 from services.runtime.settings import RuntimeSettings
 
@@ -146,10 +148,13 @@ class Listener(predictor_grpc.PredictorServiceServicer):
 
     def __init__(self) -> None:
         self.heard: list[str] = []
+        self.error: Exception | None = None
 
     async def GetPredictor(self, _: object, context: Context) -> predictor_pb.GetPredictorResponse:  # noqa: N802
         metadata = dict(context.invocation_metadata() or ())
         self.heard.append(str(metadata.get("authorization", "")))
+        if self.error:
+            raise self.error
         return predictor_pb.GetPredictorResponse()
 
 
@@ -185,3 +190,96 @@ async def test_a_predictor_elsewhere_hears_no_token_but_the_one_meant_for_it(
     assert listener.heard == [heard]
     await calling.close()
     await server.stop()
+
+
+@pytest.fixture
+async def listening() -> AsyncIterator[tuple[Listener, str]]:
+    listener = Listener()
+    registration = Registration(
+        "demiurge.predictor.v1.PredictorService",
+        lambda server: predictor_grpc.add_PredictorServiceServicer_to_server(listener, server),
+    )
+    server = Server([registration], SETTINGS)
+    await server.start()
+    yield listener, f"localhost:{server.port}"
+    await server.stop()
+
+
+def with_own_predictor(settings: RuntimeSettings) -> Peers:
+    return Peers(lambda _: "", settings, 30, Patience(0), GatewaySettings().allows_predictor_at)
+
+
+ASKED = predictor_pb.GetPredictorRequest(predictor_id="a")
+
+
+async def test_a_predictor_of_a_runs_own_hears_no_token_whatever_is_set(
+    tmp_path: Path, listening: tuple[Listener, str]
+) -> None:
+    listener, address = listening
+    token = tmp_path / "token"
+    token.write_text("secret")
+    settings = RuntimeSettings(token_file=token, predictor_token_file=token, predictor_address="b")
+
+    calling = with_own_predictor(settings)
+    async with calling.predictor_at(address) as stub:
+        await calling.call(stub.GetPredictor, ASKED, address=address)
+
+    assert listener.heard == [""]
+
+
+async def test_the_channel_to_it_is_closed_with_its_use(listening: tuple[Listener, str]) -> None:
+    _, address = listening
+    calling = with_own_predictor(SETTINGS)
+    async with calling.predictor_at(address) as stub:
+        pass
+
+    with pytest.raises(grpc.aio.UsageError, match="closed"):
+        await stub.GetPredictor(ASKED)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "words"),
+    [
+        (InvalidInputError("no such step"), InvalidInputError, "no such step"),
+        (UnauthenticatedError("no token"), UnauthenticatedError, "DEMIURGE_PREDICTOR_ADDRESS"),
+        (UnavailableError("gone"), UnavailableError, "see that it runs there"),
+        (CancelledError("stopping"), UnavailableError, "stopping"),
+    ],
+)
+async def test_what_goes_wrong_there_is_told_by_its_address(
+    listening: tuple[Listener, str], raised: Exception, kind: type[Exception], words: str
+) -> None:
+    listener, address = listening
+    listener.error = raised
+    calling = with_own_predictor(SETTINGS)
+    async with calling.predictor_at(address) as stub:
+        with pytest.raises(kind, match=words) as caught:
+            await calling.call(stub.GetPredictor, ASKED, address=address)
+
+    assert f"the predictor at {address}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "address", "may"),
+    [
+        (None, "localhost:1", True),
+        (None, "LOCALHOST:1", True),
+        (None, "127.0.0.1:50054", True),
+        (None, "[::1]:50054", True),
+        (None, "127.0.0.1.example.org:50054", False),
+        (None, "localhost.example.org:1", False),
+        (None, "10.0.0.1:1", False),
+        ("none", "localhost:1", False),
+        ("*.studio:50054,a:1", "b.studio:50054", True),
+        ("*.studio:50054,a:1", "a:1", True),
+        ("*.studio:50054,a:1", "a:11", False),
+        ("*.studio:50054,a:1", "b.studio:50055", False),
+        ("*.studio:50054,a:1", "b-studio:50054", False),
+        ("*:*", "anywhere:1", True),
+    ],
+)
+def test_patterns_say_where_a_run_may_have_its_predictor(
+    allowed: str | None, address: str, may: bool
+) -> None:
+    settings = GatewaySettings(predictor_addresses=allowed) if allowed else GatewaySettings()
+    assert settings.allows_predictor_at(address) is may
