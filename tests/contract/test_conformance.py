@@ -1,10 +1,17 @@
 """`demiurge conformance predictor` passes what keeps to the contract, and catches what does not."""
 
+import json
+import socket
+
+import click.testing
 import pytest
+from typer.testing import CliRunner
 
 from services.cli.checks.check import Outcome, Result
 from services.cli.checks.inspection import CHECKS, inspected, subject_at
 from services.cli.checks.subject import Limits
+from services.cli.main import app
+from services.errors import ConfigurationError, DemiurgeError, UnavailableError
 from services.runtime.channels import open_blocking_channel
 from services.runtime.settings import RuntimeSettings
 from tests.servers import broken_predictors
@@ -92,3 +99,63 @@ def test_a_defect_is_caught_by_its_check_and_by_no_other(defect: type[Sound]) ->
 
 def test_every_check_catches_some_defect() -> None:
     assert {check.name for check in CHECKS} == set(DEFECTS.values())
+
+
+def test_a_server_that_predicts_nothing_is_told_in_bounded_time() -> None:
+    with served(broken_predictors.NeverAnswers()) as address:
+        results = results_at(address, Limits(answer_seconds=0.5))
+    assert list(failures(results)) == ["steps"]
+    assert "DEADLINE_EXCEEDED" in failures(results)["steps"]
+    rest = [result for result in results if result.came == "the server answers no more"]
+    assert [result.outcome for result in rest] == [Outcome.SKIPPED] * len(rest)
+    assert rest[-1] is results[-1]
+
+
+def conformance(*arguments: str) -> click.testing.Result:
+    return CliRunner().invoke(app, ["conformance", "predictor", *arguments])
+
+
+def refused(*arguments: str) -> None:
+    error = conformance(*arguments).exception
+    assert isinstance(error, DemiurgeError)
+    raise error
+
+
+def test_the_command_tells_each_check_and_what_fails() -> None:
+    with served(broken_predictors.OneFrameTooFew()) as address:
+        done = conformance(address)
+    assert done.exit_code == 1
+    lines = done.output.splitlines()
+    for check in CHECKS:
+        [line] = [line for line in lines if line.split()[1] == check.name]
+        assert line.endswith(check.claim)
+    failed = next(place for place, line in enumerate(lines) if line.startswith("FAILED"))
+    assert lines[failed].split()[1] == "steps"
+    assert "24 steps after 6 frames" in lines[failed + 1]
+    assert "23 frames" in lines[failed + 2]
+    assert lines[-1] == "32 ok, 1 FAILED, 1 skipped"
+
+
+def test_the_command_looks_at_the_address_that_is_set_and_at_the_predictor_that_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with served(Deterministic()) as address:
+        monkeypatch.setenv("DEMIURGE_PREDICTOR_ADDRESS", address)
+        done = conformance("--predictor", "hum", "--json")
+        with pytest.raises(UnavailableError, match="drift, hold, hum"):
+            refused("--predictor", "nobody")
+    assert done.exit_code == 0
+    told = json.loads(done.output)
+    assert told["passed"]
+    assert [check["name"] for check in told["checks"]] == [check.name for check in CHECKS]
+
+
+def test_nobody_at_the_address_is_told_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEMIURGE_PREDICTOR_ADDRESS", raising=False)
+    with pytest.raises(ConfigurationError, match="DEMIURGE_PREDICTOR_ADDRESS"):
+        refused()
+    # It takes connections and says nothing.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UnavailableError, match=address):
+            refused(address, "--timeout", "0.5")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -90,16 +91,15 @@ def trained(
     )
 
 
-@pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    store = FolderStore(tmp_path)
+@asynccontextmanager
+async def serving(folder: Path, **settings: object) -> AsyncIterator[Service]:
+    """The service over a store in `folder`."""
+    store = FolderStore(folder)
     models = ModelStore(store)
     queue = DeviceQueue(4)
-    settings = PredictorSettings(device="cpu", max_steps=MAX_STEPS)
+    given = PredictorSettings(device="cpu", max_steps=MAX_STEPS, **settings)  # type: ignore[arg-type]
     server = grpc.aio.server(interceptors=(RequestIdInterceptor(), ErrorInterceptor()))
-    pb_grpc.add_PredictorServiceServicer_to_server(
-        PredictorServicer(settings, models, queue), server
-    )
+    pb_grpc.add_PredictorServiceServicer_to_server(PredictorServicer(given, models, queue), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -108,16 +108,26 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     await queue.drain()
 
 
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    async with serving(tmp_path) as opened:
+        yield opened
+
+
 def window(frames: int = 9, names: tuple[str, ...] = NUMERIC) -> DescriptorTrack:
     values = np.random.default_rng(1).normal(size=(frames, len(names))).astype(np.float32)
     return DescriptorTrack(names, values, 44100, 1024, "owl.wav")
 
 
 def request(
-    id_: str, track: DescriptorTrack, steps: int = 7, temperature: float = 0.0
+    id_: str, track: DescriptorTrack, steps: int = 7, temperature: float = 0.0, seed: int = 0
 ) -> pb.PredictDescriptorsRequest:
     return pb.PredictDescriptorsRequest(
-        predictor_id=id_, window=track_to_message(track), steps=steps, temperature=temperature
+        predictor_id=id_,
+        window=track_to_message(track),
+        steps=steps,
+        temperature=temperature,
+        seed=seed,
     )
 
 
@@ -213,6 +223,7 @@ async def test_deterministic_predictors_refuse_a_temperature(service: Service) -
     )
     assert isinstance(error, InvalidInputError)
     assert error.culprit == "temperature"
+    assert "deterministic: only 0 works" in error.message
 
 
 async def test_more_steps_than_allowed_are_refused(service: Service) -> None:
@@ -289,6 +300,16 @@ async def test_one_that_computes_deltas_is_described_by_the_columns_it_answers_i
     assert tuple(answer.predictor.feature_names) == NUMERIC
     told = await service.stub.PredictDescriptors(request("wren", window()))
     assert tuple(told.tracks[0].feature_names) == NUMERIC
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+async def test_whether_a_predictor_draws_is_told_without_its_weights(
+    service: Service, architecture: str
+) -> None:
+    version = trained(service.models, "wren", architecture=architecture)
+    service.store.put(version.weights_key, b"rust")
+    answer = await service.stub.GetPredictor(pb.GetPredictorRequest(predictor_id="wren"))
+    assert answer.predictor.stochastic is (architecture == "ProbabilisticTransformer")
 
 
 async def test_predictors_are_listed_by_id_page_by_page(service: Service) -> None:

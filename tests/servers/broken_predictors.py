@@ -337,3 +337,9 @@ class MixedUp(Sound):
 
     def chance(self, request: Any) -> np.random.Generator:
         return np.random.default_rng(self.seed)
+
+
+class NeverAnswers(Sound):
+    def work(self, request: Any, context: Any) -> None:
+        while context.is_active():
+            time.sleep(CHUNK_SECONDS)
