@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from services.cli.corpus import Corpus, prepared
 from services.cli.progress import Reporter
 from services.cli.training.trainer import Trainer
-from services.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from services.learning.world import World
@@ -125,11 +124,9 @@ def _predictor(settings: Any, seed: int, site: Site) -> Made:
     from services.cli.training.tracks import described
     from services.predictor.training.trainer import PredictorTrainer
 
-    if site.world.size > 1:
-        raise InvalidInputError("a predictor is small: train it without torchrun, in one process")
     with first_on_its_machine(site.world):
         tracks = described(site.corpus.recordings, site.cache, site.reporter)
-    trainer = PredictorTrainer(settings, tracks, device=site.device, seed=seed)
+    trainer = PredictorTrainer(settings, tracks, device=site.device, seed=seed, world=site.world)
     for name in trainer.corpus.too_short:
         site.reporter.say(f"left out: {name} is too short for the window")
     return Made(trainer, settings.validation_figure, trainer.total_steps)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from services.predictor.networks.anchor import STEP_FRAMES, LinearStep
 from services.predictor.networks.network import (
     MOST_LIKELY,
     Chance,
@@ -12,7 +13,8 @@ from services.predictor.networks.network import (
 )
 from services.predictor.port import Checkpoint, never_stop
 
-State = tuple[Tensor, Tensor]
+State = tuple[tuple[Tensor, Tensor], Tensor | None]
+"""Of the LSTM, and the frames before, where the anchor asks for them."""
 
 
 class LSTM(OneStepNetwork):
@@ -24,7 +26,11 @@ class LSTM(OneStepNetwork):
             shape.feature_count, shape.hidden_size, shape.num_layers, batch_first=True
         )
         self.linear = nn.Linear(shape.hidden_size, shape.feature_count)
+        self.anchor = LinearStep(shape.feature_count) if shape.anchor == "linear" else None
         self.adds_change = shape.anchor == "last"
+        if self.anchor is not None:
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
 
     def forward(self, frames: Tensor) -> Tensor:
         """The frame after each of (B, F, E): (B, F, E)."""
@@ -59,6 +65,14 @@ class LSTM(OneStepNetwork):
         return torch.cat(predicted, dim=1)
 
     def _step(self, frames: Tensor, state: State | None) -> tuple[Tensor, State]:
-        hidden, state = self.lstm(frames, state)
+        memory, before = state if state else (None, None)
+        hidden, memory = self.lstm(frames, memory)
         told = self.linear(hidden)
-        return (frames + told if self.adds_change else told), state
+        if self.adds_change:
+            told = frames + told
+        if self.anchor is not None:
+            if before is None:
+                before = frames[:, :1].expand(-1, STEP_FRAMES - 1, -1)
+            told = told + self.anchor(frames, before)
+            before = torch.cat((before, frames), dim=1)[:, 1 - STEP_FRAMES :]
+        return told, (memory, before)

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from services.predictor.networks.network import ForecastNetwork, NetworkShape, anchor_of
+from services.predictor.networks.anchor import anchor_of
+from services.predictor.networks.network import ForecastNetwork, NetworkShape
 from services.predictor.networks.position import position_codes, with_codes
 
 
@@ -16,7 +17,7 @@ class LSTMEncoderDecoder(ForecastNetwork):
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
         self.position_width = shape.dim_pos_encoding
-        self.anchor = shape.anchor
+        self.anchor = anchor_of(shape.anchor, shape.feature_count)
         self.encoder = nn.LSTM(
             shape.model_width, shape.hidden_size, shape.num_layers, batch_first=True
         )
@@ -24,6 +25,9 @@ class LSTMEncoderDecoder(ForecastNetwork):
             1 + shape.dim_pos_encoding, shape.hidden_size, shape.num_layers, batch_first=True
         )
         self.linear = nn.Linear(shape.hidden_size, shape.feature_count)
+        if shape.anchor == "linear":
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
 
     def forward(self, window: Tensor, steps: int) -> Tensor:
         """The `steps` frames after (B, F, E): (B, steps, E)."""
@@ -33,4 +37,4 @@ class LSTMEncoderDecoder(ForecastNetwork):
         silence = window.new_zeros(batch, steps, 1)
         decoded, _ = self.decoder(with_codes(silence, codes[frames:]), state)
         forecast: Tensor = self.linear(decoded)
-        return forecast + anchor_of(window, self.anchor)
+        return forecast + self.anchor(window, steps)

@@ -16,7 +16,7 @@ from services.predictor.port import Checkpoint, never_stop
 
 Rollout = Literal["sliding", "published"]
 Mask = Literal["causal", "published"]
-Anchor = Literal["none", "last", "mean"]
+Anchor = Literal["none", "last", "mean", "linear"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ class NetworkShape:
     mask: Mask = "causal"
     """What TransformerEncoderOnlyModel attends to; `published` is no mask, see there."""
     anchor: Anchor = "none"
-    """What a prediction is told as a change from: nothing, the `last` frame known, or the `mean` of
-    the window, which only forecasts of several frames can have."""
+    """What a prediction is told as a change from: see `anchor.py`."""
     attention_frames: int = 64
     """Frames that each layer of a ProbabilisticTransformer attends to."""
     mixtures: int = 8
@@ -88,13 +87,6 @@ class NetworkShape:
                 f"{self.dim_pos_encoding} of position code",
                 culprit="nhead",
             )
-
-
-def anchor_of(window: Tensor, anchor: Anchor) -> Tensor | float:
-    """What a forecast is told as a change from: (B, 1, E) of (B, F, E), or nothing."""
-    if anchor == "last":
-        return window[:, -1:]
-    return window.mean(dim=1, keepdim=True) if anchor == "mean" else 0.0
 
 
 class Network(nn.Module, ABC):

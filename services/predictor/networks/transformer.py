@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from services.predictor.networks.network import ForecastNetwork, NetworkShape, anchor_of
+from services.predictor.networks.anchor import anchor_of
+from services.predictor.networks.network import ForecastNetwork, NetworkShape
 from services.predictor.networks.position import position_codes, with_codes
 
 
@@ -16,7 +17,7 @@ class Transformer(ForecastNetwork):
     def __init__(self, shape: NetworkShape) -> None:
         super().__init__()
         self.position_width = shape.dim_pos_encoding
-        self.anchor = shape.anchor
+        self.anchor = anchor_of(shape.anchor, shape.feature_count)
         self.encoder = shape.encoder()
         self.encoder.norm = nn.LayerNorm(shape.model_width)
         layer = nn.TransformerDecoderLayer(
@@ -28,6 +29,8 @@ class Transformer(ForecastNetwork):
         for weight in self.parameters():
             if weight.dim() > 1:
                 nn.init.xavier_uniform_(weight)
+        if shape.anchor == "linear":
+            nn.init.zeros_(self.decoder.norm.weight)
 
     def forward(self, window: Tensor, steps: int) -> Tensor:
         """The `steps` frames after (B, F, E): (B, steps, E)."""
@@ -37,4 +40,4 @@ class Transformer(ForecastNetwork):
         memory = self.encoder(with_codes(window, codes[:frames]), mask=mask)
         question = with_codes(window.new_zeros(batch, steps, features), codes[frames:])
         answer: Tensor = self.decoder(question, memory)
-        return answer[:, :, :features] + anchor_of(window, self.anchor)
+        return answer[:, :, :features] + self.anchor(window, steps)

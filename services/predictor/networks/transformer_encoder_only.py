@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from services.predictor.networks.anchor import LinearStep
 from services.predictor.networks.network import (
     MOST_LIKELY,
     Chance,
@@ -32,10 +33,14 @@ class TransformerEncoderOnly(OneStepNetwork):
         super().__init__()
         self.position_width = shape.dim_pos_encoding
         self.later_frames = LATER_FRAMES[shape.mask]
+        self.anchor = LinearStep(shape.feature_count) if shape.anchor == "linear" else None
         self.adds_change = shape.anchor == "last"
         self.frame_dropout = nn.Dropout1d(shape.dropout)
         self.transformer_encoder = shape.encoder()
         self.linear = nn.Linear(shape.model_width, shape.feature_count)
+        if self.anchor is not None:
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
 
     def forward(self, frames: Tensor) -> Tensor:
         """The frame after each of (B, F, E): (B, F, E). In training, inputs are made harder."""
@@ -47,6 +52,8 @@ class TransformerEncoderOnly(OneStepNetwork):
         coded = with_codes(frames, position_codes(count, self.position_width, frames))
         later = torch.full((count, count), self.later_frames, device=frames.device).triu(1)
         told: Tensor = self.linear(self.transformer_encoder(coded, mask=later.to(frames.dtype)))
+        if self.anchor is not None:
+            return told + self.anchor(last)
         return last + told if self.adds_change else told
 
     def continued(

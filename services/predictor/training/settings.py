@@ -15,6 +15,7 @@ ARCHITECTURE_NAMES = (
     "LSTMEncoderDecoderModel",
     "TransformerEncoderOnlyModel",
     "TransformerModel",
+    "ProbabilisticTransformer",
 )
 FORECASTING = ("LSTMEncoderDecoderModel", "TransformerModel")
 """Those that give several frames at once."""
@@ -70,8 +71,9 @@ class PredictorTraining:
     num_encoder_layers: int | None = None
     """Encoder layers of a transformer; None means num_layers. The published code ignores this."""
     anchor: Anchor = "none"
-    """What a prediction is told as a change from: nothing, as published, the `last` frame known, or
-    the `mean` of the window, which only forecasts of several frames can have."""
+    """What a prediction is told as a change from: nothing, as published, the `last` frame known, a
+    `linear` prediction that is fitted before training, or, where several frames are forecast, the
+    `mean` of the window."""
     attention_frames: int = 64
     """Frames that each layer of a ProbabilisticTransformer attends to."""
     mixtures: int = 8
@@ -135,7 +137,7 @@ class PredictorTraining:
         if self.anchor == "mean" and self.selected_model not in FORECASTING:
             raise InvalidInputError(
                 f"anchor is 'mean', but {self.selected_model} tells one frame at a time: choose "
-                f"'last' or 'none', or one of {', '.join(FORECASTING)}",
+                f"'linear', 'last' or 'none', or one of {', '.join(FORECASTING)}",
                 culprit="anchor",
             )
         if self.deltas == "computed" and self.window_size < REACH:

@@ -19,12 +19,15 @@ from services.learning.world import ALONE, World
 from services.predictor.config import PredictorConfig
 from services.predictor.deltas import names_with_deltas, statics_of
 from services.predictor.loading import ARCHITECTURES
+from services.predictor.networks.anchor import LinearForecast, LinearStep
 from services.predictor.networks.network import Network, NetworkShape, OneStepNetwork
 from services.predictor.training.batches import Batches, Shuffled
 from services.predictor.training.corpus import Corpus
 from services.predictor.training.settings import PredictorTraining
 from services.predictor.training.validation import Validation
 
+FITTED_WINDOWS = 16384
+"""Windows that a linear forecast is fitted to at most."""
 PUBLISHED_DECAY = 0.95
 ENCODER_ONLY = "TransformerEncoderOnlyModel"
 
@@ -88,6 +91,12 @@ class PredictorTrainer:
         torch.manual_seed(seed)
         self._device = torch.device(device)
         self.network: Network = architecture(self._shape).to(self._device)
+        length = settings.window_size + self._ahead
+        self._training = Batches(self.corpus.training, length, self._device)
+        if isinstance(anchor := getattr(self.network, "anchor", None), LinearForecast | LinearStep):
+            starts = self._training.spread(FITTED_WINDOWS)
+            batches = map(self._training.at, torch.split(starts, settings.batch_size))
+            anchor.fit(batches, settings.window_size)
         self.average = averaged(self.network) if settings.average_decay else None
         encoder_only = settings.selected_model == ENCODER_ONLY
         optimizer = torch.optim.AdamW if encoder_only else torch.optim.Adam
@@ -99,8 +108,6 @@ class PredictorTrainer:
         )
         self._scaler = settings.precision.scaler(self._device)
         self._learn = settings.precision.compiled(_Objective(self.network, settings.window_size))
-        length = settings.window_size + self._ahead
-        self._training = Batches(self.corpus.training, length, self._device)
         self._shuffled = Shuffled(self._training.starts, settings.batch_size, seed)
         self._validation = Validation(
             self.corpus.validation, settings, length, self._forecast_frames, self._device
@@ -247,7 +254,8 @@ class PredictorTrainer:
         heard = frames + noise * torch.randn_like(frames) if noise else frames
         if world.size == 1:
             with self.settings.precision.autocast(self._device):
-                return self._learn(frames, heard, counts)
+                whole: Tensor = self._learn(frames, heard, counts)
+            return whole
         told = self.network.frames_told(self.settings.window_size, self._ahead)
         total = counts[:, -told:].sum()
         mine = slice(world.rank, None, world.size)
