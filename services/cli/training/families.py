@@ -11,6 +11,7 @@ from services.cli.progress import Reporter
 from services.cli.training.trainer import Trainer
 
 if TYPE_CHECKING:
+    from services.audio.track import DescriptorTrack
     from services.learning.world import World
     from services.synth.corpus.array_cache import ArrayCache
     from services.synth.corpus.clips import Clip
@@ -36,7 +37,7 @@ class Made:
     """The validation figure, the smaller the better, that `best` is chosen by."""
     steps: int | None = None
     """How long it is to be trained, if that follows from the recordings."""
-    clips: "Sequence[Clip]" = ()
+    sounds: "Sequence[Clip] | Sequence[DescriptorTrack]" = ()
     """What the best version is to be judged by."""
 
 
@@ -122,14 +123,16 @@ def _unagan(settings: Any, seed: int, site: Site) -> Made:
 
 def _predictor(settings: Any, seed: int, site: Site) -> Made:
     from services.cli.training.tracks import described
+    from services.descriptor.mfcc import ExtractionSettings
     from services.predictor.training.trainer import PredictorTrainer
 
+    extraction = ExtractionSettings(settings.sr, settings.hop_length)
     with first_on_its_machine(site.world):
-        tracks = described(site.corpus.recordings, site.cache, site.reporter)
+        tracks = described(site.corpus.recordings, site.cache, site.reporter, extraction=extraction)
     trainer = PredictorTrainer(settings, tracks, device=site.device, seed=seed, world=site.world)
     for name in trainer.corpus.too_short:
         site.reporter.say(f"left out: {name} is too short for the window")
-    return Made(trainer, settings.validation_figure, trainer.total_steps)
+    return Made(trainer, settings.validation_figure, trainer.total_steps, tracks)
 
 
 TRAINERS: Mapping[str, Callable[[Any, int, Site], Made]] = {

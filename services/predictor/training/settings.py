@@ -43,6 +43,8 @@ _AT_LEAST_ZERO = (
     "outlier_deviations",
     "validation_windows",
 )
+# As of `demiurge extract`.
+_LEAST = dict.fromkeys(_AT_LEAST_ONE, 1) | {"sr": 8_000, "hop_length": 64}
 _BELOW_ONE = ("dropout", "average_decay", "validation_share")
 
 
@@ -56,6 +58,10 @@ class PredictorTraining:
     """Frames that the model looks at, the forecast not among them."""
     forecast_size: int = 3
     """Frames that it gives at once; one-step models always give one."""
+    sr: int = 44_100
+    """Rate that sounds are described at, in hertz; descriptor files have theirs."""
+    hop_length: int = 1024
+    """Samples from frame to frame at that rate; descriptor files have theirs."""
     hidden_size: int = 100
     """Width of an LSTM's state."""
     num_layers: int = 3
@@ -125,10 +131,10 @@ class PredictorTraining:
         refuse_beyond_bounds(
             self, positive=("learning_rate",), not_negative=_AT_LEAST_ZERO, below_one=_BELOW_ONE
         )
-        for name in _AT_LEAST_ONE:
-            if getattr(self, name) < 1:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
                 raise InvalidInputError(
-                    f"{name} is {getattr(self, name)}: it must be at least 1", culprit=name
+                    f"{name} is {getattr(self, name)}: it must be at least {least}", culprit=name
                 )
         if self.steps is not None and self.steps < 1:
             raise InvalidInputError(
