@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from services.audio.track import DescriptorTrack
-from services.errors import InvalidInputError, NotFoundError, SettingsMismatchError
+from services.errors import InvalidInputError, SettingsMismatchError
 from services.predictor.loading import ARCHITECTURES, load_predictor
-from services.predictor.training.presets import OWN, preset
 from services.predictor.training.settings import ARCHITECTURE_NAMES, PredictorTraining
 from services.predictor.training.trainer import PredictorTrainer
 
@@ -31,7 +30,6 @@ SMALL = PredictorTraining(
     epochs=4,
 )
 ALL = sorted(ARCHITECTURES)
-OWN_PRESETS = [(name, architecture) for name in OWN for architecture in OWN[name]]
 
 
 def waves(frames: int, source: str, *, phase: float = 0.0) -> DescriptorTrack:
@@ -220,31 +218,6 @@ def test_architecture_names_are_those_that_can_be_built() -> None:
     assert set(ARCHITECTURE_NAMES) == set(ARCHITECTURES)
 
 
-def test_the_script_preset_holds_the_published_defaults() -> None:
-    script = preset("published-script")
-    assert (script.window_size, script.forecast_size, script.batch_size) == (10, 3, 16)
-    assert (script.hidden_size, script.num_layers, script.epochs) == (100, 3, 1000)
-    assert (script.nhead, script.dim_feedforward, script.dim_pos_encoding) == (5, 128, 26)
-    assert (script.learning_rate, script.schedule) == (1e-4, "published")
-
-
-def test_the_notebook_preset_holds_the_published_defaults() -> None:
-    notebook = preset("published-notebook")
-    assert (notebook.window_size, notebook.forecast_size, notebook.batch_size) == (500, 500, 64)
-    assert (notebook.hidden_size, notebook.epochs) == (200, 3000)
-
-
-def test_an_unknown_preset_is_named_with_those_there_are() -> None:
-    with pytest.raises(NotFoundError, match="'demo'; there are published-script"):
-        preset("demo")
-
-
-def test_every_figure_that_a_preset_chooses_by_is_measured() -> None:
-    for name, architecture in OWN_PRESETS:
-        measured = trainer(architecture, rollout_frames=2).validate()
-        assert preset(name, architecture).validation_figure in measured
-
-
 @pytest.mark.parametrize("architecture", ALL)
 @pytest.mark.parametrize("steps", [3, 38])
 def test_a_training_goes_on_from_its_state_to_the_same_weights(
@@ -253,7 +226,16 @@ def test_a_training_goes_on_from_its_state_to_the_same_weights(
     """38 steps are more than an epoch, and end within one."""
 
     def fresh() -> PredictorTrainer:
-        return trainer(architecture, dropout=0.2, input_noise=0.1, schedule="cosine")
+        return trainer(
+            architecture,
+            dropout=0.2,
+            input_noise=0.1,
+            schedule="cosine",
+            warmup_steps=5,
+            average_decay=0.9,
+            anchor="linear",
+            rollout_frames=2,
+        )
 
     undisturbed, before = fresh(), fresh()
     for _ in range(steps + 4):

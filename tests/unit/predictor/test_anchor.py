@@ -1,0 +1,115 @@
+"""What predictions are told as changes from."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from services.predictor.loading import ARCHITECTURES
+from services.predictor.networks.anchor import HORIZONS, LinearForecast, LinearStep
+from services.predictor.networks.network import Anchor, NetworkShape
+from services.predictor.port import never_stop
+
+SIZES = {"hidden_size": 8, "num_layers": 1, "nhead": 2, "dim_feedforward": 8, "dim_pos_encoding": 4}
+ONE_STEP = ("LSTM", "TransformerEncoderOnlyModel")
+ALL_AT_ONCE = ("LSTMEncoderDecoderModel", "TransformerModel")
+
+
+def spirals(batch: int, frames: int) -> Tensor:
+    """Two features that turn and shrink: x[t + 1] = A x[t], from a new start in each sequence."""
+    random = np.random.default_rng(1)
+    points = random.standard_normal(batch) + 1j * random.standard_normal(batch)
+    path = points[:, None] * (0.98 * np.exp(0.2j)) ** np.arange(frames)
+    return torch.from_numpy(np.stack((path.real, path.imag), axis=2)).float()
+
+
+def silenced(architecture: str, anchor: Anchor) -> torch.nn.Module:
+    """A network that adds nothing to its anchor."""
+    torch.manual_seed(2)
+    network = ARCHITECTURES[architecture](NetworkShape(2, anchor=anchor, **SIZES)).eval()
+    last = network.decoder.norm if architecture == "TransformerModel" else network.linear
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.zero_()
+    return network
+
+
+@torch.inference_mode()
+def continued(network: torch.nn.Module, window: Tensor, steps: int) -> Tensor:
+    return network.continued(window, steps, steps, "sliding", never_stop)  # type: ignore[operator,no-any-return]
+
+
+@pytest.mark.parametrize("architecture", [*ONE_STEP, *ALL_AT_ONCE])
+def test_a_network_that_adds_nothing_repeats_the_last_frame(architecture: str) -> None:
+    window = spirals(3, 20)
+    told = continued(silenced(architecture, "last"), window, 5)
+    torch.testing.assert_close(told, window[:, -1:].expand(-1, 5, -1))
+
+
+@pytest.mark.parametrize("architecture", ALL_AT_ONCE)
+def test_a_network_that_adds_nothing_repeats_the_mean(architecture: str) -> None:
+    window = spirals(3, 20)
+    told = continued(silenced(architecture, "mean"), window, 5)
+    torch.testing.assert_close(told, window.mean(dim=1, keepdim=True).expand(-1, 5, -1))
+
+
+@pytest.mark.parametrize("architecture", [*ONE_STEP, *ALL_AT_ONCE])
+def test_with_a_fitted_anchor_the_untrained_network_knows_what_is_linear(architecture: str) -> None:
+    """Until its last layer has learned, it adds nothing."""
+    sequences = spirals(200, 60)
+    torch.manual_seed(2)
+    network = ARCHITECTURES[architecture](NetworkShape(2, anchor="linear", **SIZES)).eval()
+    assert isinstance(network.anchor, LinearForecast | LinearStep)
+    network.anchor.fit([(sequences, torch.ones(sequences.shape[:2]))], 40)
+    told = continued(network, sequences[:, :40], 20)
+    assert (told - sequences[:, 40:]).abs().max() < 0.1
+    assert (told - sequences[:, 39:40]).abs().max() > 0.5
+
+
+def test_a_linear_forecast_is_least_squares_at_its_horizons_and_straight_between() -> None:
+    random = torch.Generator().manual_seed(4)
+    sequences = torch.randn(400, 40, 1, generator=random).cumsum(dim=1)
+    anchor = LinearForecast(1)
+    anchor.fit([(part, torch.ones(part.shape[:2])) for part in sequences.split(100)], 12)
+    told = anchor(sequences[:, :12], 28)
+    given = anchor._summary(sequences[:, :12]).double().numpy()
+    for horizon in (1, 16, 20):
+        wanted = sequences[:, 11 + horizon, 0].double().numpy()
+        solved = given @ np.linalg.lstsq(given, wanted, rcond=None)[0]
+        assert np.abs(told[:, horizon - 1, 0].numpy() - solved).max() < 0.3
+    assert HORIZONS[16:18] == (20, 25)
+    torch.testing.assert_close(told[:, 21], 0.6 * told[:, 19] + 0.4 * told[:, 24])
+
+
+def test_horizons_beyond_what_was_fitted_are_told_as_the_furthest() -> None:
+    sequences = spirals(100, 20)
+    anchor = LinearForecast(2)
+    anchor.fit([(sequences, torch.ones(100, 20))], 15)
+    told = anchor(sequences[:, :15], 600)
+    torch.testing.assert_close(told[:, 5:], told[:, 4:5].expand(-1, 595, -1))
+
+
+@pytest.mark.parametrize("kind", [LinearForecast, LinearStep])
+def test_outliers_do_not_fit(kind: type[LinearForecast] | type[LinearStep]) -> None:
+    sequences, counts = spirals(100, 30), torch.ones(100, 30)
+    clean, spoilt = kind(2), kind(2)
+    clean.fit([(sequences[:90], counts[:90])], 25)
+    sequences = sequences.clone()
+    sequences[90:, 25:], counts[90:, 25:] = 1e6, 0
+    spoilt.fit([(sequences, counts)], 25)
+    for name, weight in clean.state_dict().items():
+        torch.testing.assert_close(spoilt.state_dict()[name], weight, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("frames", [1, 3, 15, 16, 40])
+def test_windows_of_any_length_have_an_anchor(frames: int) -> None:
+    window = spirals(2, frames)
+    torch.testing.assert_close(LinearForecast(2)(window, 3), window[:, -1:].expand(-1, 3, -1))
+    torch.testing.assert_close(LinearStep(2)(window), window)
+
+
+def test_a_linear_step_hears_what_was_before() -> None:
+    step = LinearStep(2)
+    torch.nn.init.normal_(step.linear.weight)
+    frames = spirals(2, 40)
+    torch.testing.assert_close(step(frames[:, 20:], frames[:, 5:20]), step(frames)[:, 20:])
