@@ -1,8 +1,8 @@
 """A predictor of your own: a whole server of `demiurge.predictor.v1`, to be copied.
 
 Replace `continued` and `DESCRIBED`. What is here needs no training: it goes on from the last frames
-as the window went on after the earlier moments that are most like them, which is forecasting by
-analogues (Lorenz, "Atmospheric predictability as revealed by naturally occurring analogues", 1969).
+as the window went on after the earlier moments that are most like them (forecasting by analogues:
+Lorenz, "Atmospheric predictability as revealed by naturally occurring analogues", 1969).
 """
 # ruff: noqa: D102, N802
 
@@ -41,10 +41,10 @@ DESCRIBED = pb.Predictor(
 
 def continued(window, steps, seed, temperature, wanted):
     """The next (steps, features) frames, or fewer if `wanted`, asked now and then, says no."""
-    # All chance comes from the seed: the same request always gets the same answer.
-    chance = np.random.default_rng(seed)
-    scaled = window / np.maximum(window.std(0), 1e-9)
-    apart = ((scaled[:, None] - scaled) ** 2).mean(2)
+    chance = np.random.default_rng(seed)  # The same request always gets the same answer.
+    scaled = (window - window.mean(0, float)) / np.maximum(window.std(0, float), 1e-9)
+    products = scaled @ scaled.T / scaled.shape[1]
+    apart = products.diagonal()[:, None] + products.diagonal() - 2 * products
     path = list(range(len(window) - ALIKE, len(window)))
     end = len(window) - PHRASE + 1
     tired = np.zeros(end - ALIKE)
