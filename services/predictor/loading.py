@@ -15,15 +15,22 @@ from services.predictor.deltas import REACH, WIDTH, with_deltas
 from services.predictor.networks.lstm import LSTM
 from services.predictor.networks.lstm_encoder_decoder import LSTMEncoderDecoder
 from services.predictor.networks.network import Chance, Network
+from services.predictor.networks.probabilistic_transformer import ProbabilisticTransformer
 from services.predictor.networks.transformer import Transformer
 from services.predictor.networks.transformer_encoder_only import TransformerEncoderOnly
 from services.predictor.port import Checkpoint, FloatArray, Predictor
 
-ARCHITECTURES: dict[str, type[LSTM | LSTMEncoderDecoder | TransformerEncoderOnly | Transformer]] = {
+ARCHITECTURES: dict[
+    str,
+    type[
+        LSTM | LSTMEncoderDecoder | TransformerEncoderOnly | Transformer | ProbabilisticTransformer
+    ],
+] = {
     "LSTM": LSTM,
     "LSTMEncoderDecoderModel": LSTMEncoderDecoder,
     "TransformerEncoderOnlyModel": TransformerEncoderOnly,
     "TransformerModel": Transformer,
+    "ProbabilisticTransformer": ProbabilisticTransformer,
 }
 
 
