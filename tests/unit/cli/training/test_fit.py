@@ -301,3 +301,42 @@ def test_without_wandb_a_training_goes_on(desk: Desk, monkeypatch: pytest.Monkey
     assert desk.models.find("melgan", "abc12345").step == 2
     (said,) = desk.notes.said
     assert "W&B does not work" in said
+
+
+def test_patience_ends_a_training_whose_figure_gets_no_better(desk: Desk) -> None:
+    trainer = Ramp(3.0, 1.0, 2.0, 1.0, 0.5)
+    course = desk.train(trainer, steps=5, patience=2)
+    assert (trainer.steps, course.best_step, course.worse) == (4, 2, 2)
+    assert desk.models.find("melgan", "abc12345@4").step == 4
+    assert (
+        "over after step 4: 2 validations were no better than that of step 2" in desk.notes.said[0]
+    )
+
+
+def test_a_better_figure_restores_patience(desk: Desk) -> None:
+    trainer = Ramp(3.0, 4.0, 2.0, 4.0, 1.0)
+    assert desk.train(trainer, steps=5, patience=2).best_step == 5
+
+
+def test_patience_goes_on_where_it_was_after_a_stop(desk: Desk) -> None:
+    """Stopped after one of two validations that are no better, the next one ends it."""
+
+    def told(step: int) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    figures = (3.0, 1.0, 2.0, 4.0, 0.5)
+    with pytest.raises(SystemExit):
+        desk.train(Ramp(*figures, happens=told), steps=5, patience=2)
+    again = Ramp(*figures)
+    course = desk.train(again, steps=5, patience=2)
+    assert (again.steps, course.best_step) == (4, 2)
+    over = Ramp(*figures)
+    assert desk.train(over, steps=5, patience=2) == course
+    assert over.steps == 4
+
+
+def test_without_patience_all_steps_are_trained(desk: Desk) -> None:
+    trainer = Ramp(1.0, 2.0, 3.0, 4.0, 5.0)
+    desk.train(trainer, steps=5)
+    assert trainer.steps == 5
