@@ -7,7 +7,7 @@ import click.testing
 import pytest
 from typer.testing import CliRunner
 
-from services.cli.checks.check import Outcome, Result
+from services.cli.checks.check import Broken, Outcome, Result
 from services.cli.checks.inspection import CHECKS, inspected, subject_at
 from services.cli.checks.subject import Limits
 from services.cli.main import app
@@ -109,6 +109,14 @@ def test_a_server_that_predicts_nothing_is_told_in_bounded_time() -> None:
     rest = [result for result in results if result.came == "the server answers no more"]
     assert [result.outcome for result in rest] == [Outcome.SKIPPED] * len(rest)
     assert rest[-1] is results[-1]
+
+
+def test_a_list_without_an_end_is_told_in_bounded_time() -> None:
+    with (
+        served(broken_predictors.EndlessList()) as address,
+        pytest.raises(Broken, match="no last page"),
+    ):
+        results_at(address, Limits(answer_seconds=0.5))
 
 
 def conformance(*arguments: str) -> click.testing.Result:

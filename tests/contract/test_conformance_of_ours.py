@@ -1,15 +1,19 @@
 """Demiurge's own predictors keep to the contract that others are held to."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
+from typer.testing import CliRunner
 
 from services.cli.checks.check import Outcome
 from services.cli.checks.inspection import inspected, subject_at
 from services.cli.checks.subject import Limits
 from services.cli.composition import Ground, build
+from services.cli.main import app
+from services.errors import UnavailableError
 from services.predictor.config import PredictorConfig
 from services.predictor.loading import ARCHITECTURES
 from services.predictor.networks.network import NetworkShape
@@ -56,9 +60,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FolderStore:
     return store
 
 
-def serving(store: FolderStore, max_steps: int) -> Iterator[str]:
-    """The address of the predictor service over that store."""
-    settings = embedded_settings(RuntimeSettings())
+def serving(store: FolderStore, max_steps: int, **given: object) -> Iterator[str]:
+    """The address of the predictor service over that store; keywords are runtime settings."""
+    settings = embedded_settings(RuntimeSettings(**given))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEMIURGE_PREDICTOR_MAX_STEPS", str(max_steps))
         patch.setenv("DEMIURGE_PREDICTOR_DEVICE", "cpu")
@@ -75,6 +79,18 @@ def short(store: FolderStore) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def long(store: FolderStore) -> Iterator[str]:
     yield from serving(store, LONG)
+
+
+@pytest.fixture
+def guarded(store: FolderStore, token: Path) -> Iterator[str]:
+    yield from serving(store, SHORT, token_file=token)
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    file = tmp_path / "token"
+    file.write_text("open sesame")
+    return file
 
 
 def outcomes(address: str, predictor_id: str) -> dict[Outcome, dict[str, str]]:
@@ -100,3 +116,16 @@ def test_long_answers_of_ours_keep_to_it_too(long: str) -> None:
     found = outcomes(long, "LSTM")
     assert found[Outcome.FAILED] == {}
     assert set(found[Outcome.SKIPPED]) == {"seed"}
+
+
+def test_the_command_sends_the_token_that_is_meant_for_predictors(
+    guarded: str, token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("conformance", "predictor", guarded, "--predictor", "LSTM", "--free-within", "30")
+    monkeypatch.setenv("DEMIURGE_TOKEN_FILE", str(token))
+    refused = CliRunner().invoke(app, asked)
+    assert isinstance(refused.exception, UnavailableError)
+    assert "UNAUTHENTICATED" in refused.exception.message
+    monkeypatch.setenv("DEMIURGE_PREDICTOR_TOKEN_FILE", str(token))
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output

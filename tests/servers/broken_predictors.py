@@ -339,6 +339,13 @@ class MixedUp(Sound):
         return np.random.default_rng(self.seed)
 
 
+class EndlessList(Sound):
+    def ListPredictors(self, request: Any, context: Any) -> Any:  # noqa: N802
+        number = int(request.page_token or 0)
+        described = self.described(f"{number:09d}")
+        return pb.ListPredictorsResponse(predictors=[described], next_page_token=f"{number + 1}")
+
+
 class NeverAnswers(Sound):
     def work(self, request: Any, context: Any) -> None:
         while context.is_active():

@@ -1,16 +1,19 @@
 """What a server says of itself: health, the list of predictors, and their descriptions."""
 
+import time
+
 import grpc
 from demiurge.predictor.v1 import predictor_service_pb2 as pb
+from demiurge.predictor.v1.predictor_service_pb2_grpc import PredictorServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.cli.checks.check import Broken, NotApplicable
-from services.cli.checks.subject import Subject, said, told_by
+from services.cli.checks.subject import Subject, told_by
 from services.runtime.health import READINESS
 
 SERVICE = "demiurge.predictor.v1.PredictorService"
 HEALTH_NAMES = ("", READINESS, SERVICE)
-MOST_STEPS = 100_000
+MOST_STEPS, MOST_LISTED = 100_000, 1000
 
 
 def health(subject: Subject) -> None:
@@ -101,23 +104,24 @@ def list_pages(subject: Subject) -> None:
 
 def list_page_size(subject: Subject) -> None:
     """A page_size below 0 or above 1000 is refused by INVALID_ARGUMENT."""
-    for size in (-1, 1001):
+    for size in (-1, MOST_LISTED + 1):
         request = pb.ListPredictorsRequest(page_size=size)
         subject.refused(subject.stub.ListPredictors, request, f"a page_size of {size}")
 
 
 def listed(channel: grpc.Channel, seconds: float) -> list[pb.Predictor]:
-    """All predictors of a server, by as few pages as it takes; Broken if it cannot be asked."""
-    from demiurge.predictor.v1.predictor_service_pb2_grpc import PredictorServiceStub
+    """All predictors of a server, on as few pages as it takes.
 
+    Raises Broken if the list fails, or has no end, within so many seconds.
+    """
     stub, found, token = PredictorServiceStub(channel), list[pb.Predictor](), ""
-    try:
-        while True:
-            request = pb.ListPredictorsRequest(page_size=1000, page_token=token)
-            page = stub.ListPredictors(request, timeout=seconds)
-            found += page.predictors
-            if not page.next_page_token or page.next_page_token == token or not page.predictors:
-                return found
-            token = page.next_page_token
-    except grpc.RpcError as error:
-        raise Broken("ListPredictors", said(error)) from None
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        request = pb.ListPredictorsRequest(page_size=MOST_LISTED, page_token=token)
+        with told_by("ListPredictors"):
+            page = stub.ListPredictors(request, timeout=left)
+        found += page.predictors
+        if not page.next_page_token:
+            return found
+        token = page.next_page_token
+    raise Broken("ListPredictors", f"no last page in {seconds:g} s")
