@@ -22,6 +22,16 @@ FAMILIES = {
     "predictor": "Train a predictor: the model that continues descriptor sequences.",
 }
 
+PUBLISHED_ELSEWHERE = {
+    "--experiment-dir": "models and logs are kept where DEMIURGE_HOME says",
+    "--save-interval": "give --every, in steps",
+    "--remove-outliers": "give --outlier-deviations, 5 as published or 0 for none",
+    "--descriptor-size": "the descriptors tell it",
+    "--positional-encoding-dropout": "position codes are never dropped, as by its default of 0",
+    "--notes": "set WANDB_NOTES",
+}
+"""Flags of the published predictor script that have no counterpart of the same meaning."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
 
@@ -45,6 +55,14 @@ class TrainCommand(SettingsCommand):
 
         return settings_class(name)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuses the published script's flags that are not ours, each with what to do instead."""
+        for word in args if self.name == "predictor" else ():
+            flag = word.partition("=")[0].replace("_", "-")
+            if flag in PUBLISHED_ELSEWHERE:
+                raise typer.BadParameter(f"there is no {flag}: {PUBLISHED_ELSEWHERE[flag]}")
+        return super().parse_args(ctx, args)
+
 
 def train_family(
     context: typer.Context,
@@ -54,7 +72,7 @@ def train_family(
             "--recorded",
             "--audio-db-dir",
             "--data-path",
-            help="Folder of recordings to learn from.",
+            help="Folder of recordings to learn from; for a predictor, of descriptor files too.",
         ),
     ] = None,
     database: Annotated[
@@ -90,7 +108,9 @@ def train_family(
     resume: Annotated[
         str,
         typer.Option(
-            help="Id of a training that goes on with its recorded settings; --steps prolongs it."
+            "--resume",
+            "--resume-run-id",
+            help="Id of a training that goes on with its recorded settings; --steps prolongs it.",
         ),
     ] = "",
     show: Annotated[

@@ -56,7 +56,7 @@ def test_the_published_flags_with_underscores_train_beside_a_file_that_is_broken
         *("train", "predictor", "--selected_model", "LSTMEncoderDecoderModel"),
         *("--audio_db_dir", "music", "--window_size", "5", "--forecast_size", "2"),
         *("--hidden_size", "4", "--num_layers", "1", "--batch_size", "4"),
-        *("--learning_rate", "0.01", "--steps", "2"),
+        *("--learning_rate", "0.01", "--sr", "22050", "--hop_length", "512", "--steps", "2"),
     )
     assert done.returncode == 0, done.stderr
     assert "left out: broken.wav" in done.stderr
@@ -65,6 +65,7 @@ def test_the_published_flags_with_underscores_train_beside_a_file_that_is_broken
     config = config_of(work, model)
     assert config["architecture"] == "LSTMEncoderDecoderModel"
     assert (config["window_frames"], config["forecast_frames"]) == (5, 2)
+    assert (config["sample_rate_hertz"], config["hop_length_samples"]) == (22_050, 512)
     assert config["training"]["learning_rate"] == 0.01
     assert config["training"]["validation_files"] in (["a.wav"], ["b.wav"])
 

@@ -20,7 +20,7 @@ RESERVED = frozenset(
     f"--{name}"
     for name in (
         *("recorded", "audio-db-dir", "data-path", "database", "preset", "steps", "minutes"),
-        *("every", "seed", "device", "resume", "show", "help"),
+        *("every", "seed", "device", "resume", "resume-run-id", "show", "help"),
     )
 )
 """Flags that the command has of its own."""

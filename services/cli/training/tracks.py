@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import partial
 from pathlib import PureWindowsPath
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,14 @@ from services.audio.track import DescriptorTrack
 from services.audio.track_json import read_tracks
 from services.cli.corpus import AnyRecording, is_descriptor_name
 from services.cli.progress import Reporter
+from services.descriptor import extraction as sounds
+from services.descriptor import mfcc
+from services.descriptor.mfcc import ExtractionSettings
 from services.errors import CancelledError, ConflictError, InvalidInputError
 from services.synth.corpus.array_cache import Append, ArrayCache, Entry, Facts
 from services.synth.corpus.preparation import sha256_of
 
-if TYPE_CHECKING:
-    from services.descriptor.mfcc import ExtractionSettings
-
+PUBLISHED = ExtractionSettings()
 # Raised when the same file and extraction make other tracks.
 ALGORITHM = 1
 # Decoders differ in how much silence they leave at the ends of a sound.
@@ -38,15 +39,14 @@ def described(
     cache: ArrayCache,
     reporter: Reporter,
     *,
-    extraction: "ExtractionSettings | None" = None,
+    extraction: ExtractionSettings = PUBLISHED,
     workers: int | None = None,
 ) -> list[DescriptorTrack]:
     """The tracks of sound files and of descriptor files, in the order of their files.
 
     `workers` threads make them, one a processor if not given; the answer does not depend on them.
-    A sound is described with `extraction`, the published settings if not given, and named as its
-    recording; a track of a descriptor file is named "file.json: sound". The cache knows them by
-    their content and all settings.
+    A sound is described with `extraction` and named as its recording; a track of a descriptor file
+    is named "file.json: sound". The cache knows them by their content and all settings.
 
     `reporter` hears how many files are done, and what is left out and why: what cannot be read or
     described, predictions, silence, copies, and descriptors of a sound that is there itself.
@@ -162,7 +162,7 @@ def _unless_unusable(future: "Future[Entry]") -> Entry | str:
 
 def _entry(
     recording: AnyRecording,
-    extraction: "ExtractionSettings | None",
+    extraction: ExtractionSettings,
     cache: ArrayCache,
     stopped: threading.Event,
 ) -> Entry:
@@ -173,12 +173,8 @@ def _entry(
     if is_descriptor_name(name):
         read = partial(read_tracks, source=name, of_sounds_alone=True)
     else:
-        # Descriptor files can be learned from without what describes sounds.
-        from services.descriptor import mfcc
-
-        settings = extraction or mfcc.ExtractionSettings()
-        key |= {"mfcc": mfcc.ALGORITHM, "extraction": asdict(settings)}
-        read = partial(_describe, name=name, settings=settings, stopped=stopped)
+        key |= {"mfcc": mfcc.ALGORITHM, "extraction": asdict(extraction)}
+        read = partial(_describe, name=name, settings=extraction, stopped=stopped)
 
     def make(append: Append) -> Facts:
         with recording.open() as file:
@@ -203,13 +199,11 @@ def _entry(
 
 
 def _describe(
-    file: BinaryIO, *, name: str, settings: "ExtractionSettings", stopped: threading.Event
+    file: BinaryIO, *, name: str, settings: ExtractionSettings, stopped: threading.Event
 ) -> list[DescriptorTrack]:
-    from services.descriptor.extraction import described as description_of
-
     def checkpoint() -> None:
         if stopped.is_set():
             raise CancelledError(f"{name}: preparation was stopped")
 
-    with description_of(file, name=name, settings=settings, checkpoint=checkpoint) as description:
+    with sounds.described(file, name=name, settings=settings, checkpoint=checkpoint) as description:
         return [description.track()]

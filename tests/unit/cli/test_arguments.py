@@ -36,6 +36,20 @@ def test_a_value_out_of_range_is_refused_by_its_option(
 
 
 @pytest.mark.parametrize(
+    ("flag", "advice"),
+    [
+        ("--experiment_dir", "DEMIURGE_HOME"),
+        ("--save_interval=5", "--every"),
+        ("--remove-outliers", "--outlier-deviations"),
+    ],
+)
+def test_a_published_flag_that_is_not_ours_is_told_with_what_to_do(flag: str, advice: str) -> None:
+    done = CliRunner().invoke(app, ["train", "predictor", "--selected_model", "LSTM", flag, "x"])
+    assert done.exit_code == 2
+    assert advice in done.output
+
+
+@pytest.mark.parametrize(
     ("given", "missing"),
     [
         ((), "--melgan, --predictor, --unagan"),
