@@ -64,14 +64,7 @@ def trained(
 ) -> ModelVersion:
     torch.manual_seed(step)
     names = NUMERIC[:13] if deltas == "computed" else NAMES
-    shape = NetworkShape(
-        len(names),
-        8,
-        1,
-        nhead=13 if deltas == "computed" else 5,
-        dim_feedforward=8,
-        dim_pos_encoding=26,
-    )
+    shape = NetworkShape(len(names), 20, 1, nhead=5, dim_feedforward=8, dim_pos_encoding=26)
     network = ARCHITECTURES[architecture](shape)
     config = PredictorConfig(
         architecture=architecture,
