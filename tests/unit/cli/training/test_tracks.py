@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ from services.audio.track_json import write_tracks
 from services.audio.writing import Encoding, write_audio
 from services.cli.corpus import Recording, folder_corpus
 from services.cli.progress import Reporter
+from services.cli.training.families import Site, make
 from services.cli.training.tracks import described
 from services.descriptor.extraction import extract_file
 from services.descriptor.mfcc import FEATURE_NAMES, ExtractionSettings
 from services.errors import ConflictError, InvalidInputError
+from services.learning.world import World
+from services.predictor.training.settings import PredictorTraining
 from services.synth.corpus.array_cache import ArrayCache
+from tests.unit.learning.processes import together
 
 RATE = 44_100
 GOLDEN = Path(__file__).parents[3] / "golden"
@@ -268,3 +273,32 @@ def test_a_sound_wins_over_its_own_descriptors(tmp_path: Path) -> None:
     found, said = tracks_of(tmp_path)
     assert [each.source for each in found] == ["in - x.wav", "y.json: y.wav", "y.wav"]
     assert said == ["left out: x.json: /music/x.wav describes a sound that is there itself"]
+
+
+def prepared_for_training(world: World) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The inodes of all cache entries, and what is held out, as one process of several sees it."""
+    folder = Path(os.environ["TEST_TRACKS"])
+    site = Site(
+        folder_corpus(folder / "in", descriptors=True),
+        "cpu",
+        world,
+        ArrayCache(folder / "cache"),
+        Heard(),
+    )
+    settings = PredictorTraining(window_size=5, hidden_size=4, num_layers=1, hop_length=512)
+    made = make("predictor", settings, 0, site)
+    inodes = {path.name: path.stat().st_ino for path in (folder / "cache").rglob("*.npy")}
+    world.wait()
+    return inodes, tuple(made.trainer.config()["training"]["validation_files"])
+
+
+def test_processes_of_a_machine_learn_from_what_the_first_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"a.wav": noise(1), "b.json": write_tracks([track("b.wav", hop=512)])}
+    place(tmp_path / "in", files)
+    monkeypatch.setenv("TEST_TRACKS", str(tmp_path))
+    first, second = together(2, prepared_for_training)
+    assert first == second
+    assert len(first[0]) == len(files)
+    assert len(first[1]) == 1
