@@ -179,7 +179,7 @@ class Peers:
                 return await method(request, timeout=deadline - loop.time())
             except grpc.aio.AioRpcError as failure:
                 error = error_from_rpc(failure)
-                if not isinstance(error, BusyError):
+                if not _is_busy(error, failure):
                     raise self._told(error, request, address) from failure
             heard()
             await asyncio.sleep(next(waits))
@@ -214,6 +214,17 @@ class Peers:
                 culprit=address,
             )
         return type(error)(f"{service}: {error.message}", culprit=error.culprit)
+
+
+def _is_busy(error: DemiurgeError, failure: grpc.aio.AioRpcError) -> bool:
+    """Whether a service is to be asked again; somebody's own may say so by the code alone."""
+    by_code = (
+        type(error) is DemiurgeError
+        and failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        # gRPC's own words, by the same code, for what will not become smaller.
+        and "larger than max" not in error.message
+    )
+    return by_code or isinstance(error, BusyError)
 
 
 def _noun(request: Message) -> str:

@@ -5,12 +5,19 @@ from pathlib import Path
 import grpc
 import pytest
 import soundfile
+from demiurge.predictor.v1.predictor_service_pb2 import GetPredictorResponse
+from demiurge.predictor.v1.predictor_service_pb2_grpc import (
+    PredictorServiceServicer,
+    add_PredictorServiceServicer_to_server,
+)
 from typer.testing import CliRunner
 
 from services.cli.beforehand import check_models
 from services.cli.main import app
-from services.errors import DemiurgeError
+from services.errors import ConfigurationError, DemiurgeError, NotFoundError, UnavailableError
 from services.runtime.settings import RuntimeSettings, load
+from tests.contract.gateways import free_port
+from tests.packages import unpacked
 
 
 @pytest.fixture
@@ -97,3 +104,75 @@ def test_a_gateway_with_nothing_beside_it_looks_at_ids_itself() -> None:
             check_models({"unagan": "a", "predictor": "b"}, load(RuntimeSettings))
     finally:
         server.stop(0).wait()
+
+
+def test_a_predictor_of_another_package_is_known_if_it_works(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked(place / "packages", "vagrants", {"walk": "vagrants:Walker"})
+    unpacked(place / "packages", "vagrants-b", {"broken": "vagrants_b:Walker"}, "import nothing_so")
+    monkeypatch.syspath_prepend(str(place / "packages"))
+    runtime = load(RuntimeSettings)
+
+    check_models({"predictor": "walk"}, runtime)
+    with pytest.raises(ConfigurationError, match=r"vagrants-b 1\.2\.0 cannot be used.*nothing_so"):
+        check_models({"predictor": "broken"}, runtime)
+    monkeypatch.setenv("DEMIURGE_PREDICTOR_PLUGINS", "none")
+    with pytest.raises(NotFoundError, match="--predictor: no predictor model 'walk'"):
+        check_models({"predictor": "walk"}, runtime)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_predictor_at_an_address_is_asked_for_there_unless_the_gateway_is_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    with pytest.raises(UnavailableError, match=f"{nobody} cannot be reached"):
+        check_models({"predictor": "a"}, load(RuntimeSettings), nobody)
+    monkeypatch.setenv("DEMIURGE_GATEWAY_ADDRESS", "lab:50051")
+    check_models({"predictor": "a"}, load(RuntimeSettings), nobody)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("address", ["unix:/tmp/socket", "dns:///a:1", "somewhere", "a b:1"])
+def test_what_is_no_address_is_refused_by_its_option(address: str) -> None:
+    call = ("run", "--prediction", "sounds", "--predictor", "a", "--predictor-address", address)
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 2
+    assert "--predictor-address" in done.output
+    assert "is not host:port" in done.output
+
+
+@pytest.mark.usefixtures("place")
+def test_an_address_is_of_no_use_without_an_id() -> None:
+    told = refusal(**{"predictor-address": "localhost:1"}).message
+    assert told.startswith("give --predictor, the id of one at --predictor-address")
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("own", [False, True])
+def test_a_predictor_elsewhere_is_not_sent_the_token_of_the_deployment(
+    own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    class Listener(PredictorServiceServicer):
+        def GetPredictor(self, _: object, context: grpc.ServicerContext) -> GetPredictorResponse:  # noqa: N802
+            heard.append(str(dict(context.invocation_metadata()).get("authorization", "")))
+            return GetPredictorResponse()
+
+    (tmp_path / "token").write_text("ours")
+    monkeypatch.setenv("DEMIURGE_TOKEN_FILE", str(tmp_path / "token"))
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    add_PredictorServiceServicer_to_server(Listener(), server)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        if own:
+            check_models({"predictor": "a"}, load(RuntimeSettings), address)
+        else:
+            monkeypatch.setenv("DEMIURGE_PREDICTOR_ADDRESS", address)
+            check_models({"predictor": "a"}, load(RuntimeSettings))
+    finally:
+        server.stop(0).wait()
+    assert heard == [""]

@@ -12,6 +12,7 @@ from demiurge.predictor.v1 import predictor_service_pb2_grpc as predictor_grpc
 from services.errors import (
     BusyError,
     CancelledError,
+    DemiurgeError,
     InvalidInputError,
     TimeExceededError,
     UnauthenticatedError,
@@ -149,12 +150,15 @@ class Listener(predictor_grpc.PredictorServiceServicer):
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.error: Exception | None = None
+        self.codes: list[tuple[grpc.StatusCode, str]] = []
 
     async def GetPredictor(self, _: object, context: Context) -> predictor_pb.GetPredictorResponse:  # noqa: N802
         metadata = dict(context.invocation_metadata() or ())
         self.heard.append(str(metadata.get("authorization", "")))
         if self.error:
             raise self.error
+        if self.codes:
+            await context.abort(*self.codes.pop(0))
         return predictor_pb.GetPredictorResponse()
 
 
@@ -235,6 +239,21 @@ async def test_the_channel_to_it_is_closed_with_its_use(listening: tuple[Listene
 
     with pytest.raises(grpc.aio.UsageError, match="closed"):
         await stub.GetPredictor(ASKED)
+
+
+async def test_one_that_says_by_the_code_alone_that_it_is_busy_is_asked_again(
+    listening: tuple[Listener, str],
+) -> None:
+    listener, address = listening
+    listener.codes = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "8 at work")] * 2
+    calling = with_own_predictor(SETTINGS)
+    async with calling.predictor_at(address) as stub:
+        await calling.call(stub.GetPredictor, ASKED, address=address)
+        assert len(listener.heard) == 3
+        too_large = "SERVER: Received message larger than max (5 vs. 4)"
+        listener.codes = [(grpc.StatusCode.RESOURCE_EXHAUSTED, too_large)]
+        with pytest.raises(DemiurgeError, match="larger than max"):
+            await calling.call(stub.GetPredictor, ASKED, address=address)
 
 
 @pytest.mark.parametrize(
