@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.options import MAX_FILES, MAX_SEED, MAX_SOUND_SECONDS, number
+from services.cli.options import MAX_FILES, MAX_SEED, MAX_SOUND_SECONDS, MAX_STEPS, number
 
 if TYPE_CHECKING:
+    from services.cli.corpus import Corpus
     from services.runtime.model_store import ModelStore, ModelVersion
+    from services.runtime.object_store.port import ObjectStore
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -84,6 +86,82 @@ def unagan(
     _evaluate("unagan", model, recorded, database, device, settings, melgan)
 
 
+@app.command()
+def predictor(
+    models: Annotated[
+        list[str], typer.Argument(help="IDs, each for its best step, or ID@STEP.", metavar="ID...")
+    ],
+    recorded: Recorded = None,
+    database: Database = "",
+    places: Annotated[
+        int, typer.Option(min=1, max=MAX_FILES, help="Places that are gone on from.")
+    ] = 128,
+    samples: Annotated[
+        int,
+        typer.Option(min=2, max=MAX_FILES, help="Of each place at temperature 1, if stochastic."),
+    ] = 16,
+    frames: Annotated[
+        int,
+        typer.Option(min=0, max=MAX_STEPS, help="Of long continuations at temperature 1."),
+    ] = 2000,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED - MAX_FILES**2, help="Where all chance comes from.")
+    ] = 0,
+    device: Device = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for table.md, figures.json and pictures of all.")
+    ] = None,
+) -> None:
+    """Judge predictors, beside each other and beside baselines, by how they go on."""
+    from services.cli.beforehand import check_output
+    from services.cli.evaluating_predictors import evaluate_predictors
+    from services.cli.progress import Progress
+    from services.learning.device import open_device
+    from services.predictor.evaluation.ground import ComparisonSettings
+    from services.runtime.model_store import ModelStore
+    from services.runtime.object_store.opening import open_store
+    from services.runtime.settings import RuntimeSettings, load
+    from services.synth.corpus.array_cache import ArrayCache
+
+    _refuse_unless_one(recorded, database)
+    runtime = load(RuntimeSettings)
+    store = open_store(runtime)
+    kept = ModelStore(store)
+    chosen = str(open_device(device, "--device"))
+    versions = {each.version_id: each for each in (kept.find("predictor", id_) for id_ in models)}
+    if out:
+        check_output("--out", out)
+    corpus = _corpus(store, recorded, database, descriptors=True)
+    with Progress() as progress:
+        table = evaluate_predictors(
+            list(versions.values()),
+            corpus,
+            kept,
+            ArrayCache(runtime.home / "cache"),
+            ComparisonSettings(places=places, samples=samples, long_frames=frames, seed=seed),
+            progress,
+            device=chosen,
+            out=out,
+        )
+    typer.echo(table)
+
+
+def _corpus(
+    store: "ObjectStore", recorded: Path | None, database: str, *, descriptors: bool = False
+) -> "Corpus":
+    """The recordings of the folder or of the database, whichever is given."""
+    from services.cli.corpus import database_corpus, folder_corpus
+
+    if recorded:
+        return folder_corpus(recorded, descriptors=descriptors)
+    return database_corpus(store, database)
+
+
+def _refuse_unless_one(recorded: Path | None, database: str) -> None:
+    if (recorded is None) == (not database):
+        raise typer.BadParameter("give either --recorded FOLDER or --database NAME")
+
+
 def _evaluate(
     family: str,
     model: str,
@@ -93,7 +171,7 @@ def _evaluate(
     settings: Any,
     melgan_id: str = "",
 ) -> None:
-    from services.cli.corpus import database_corpus, folder_corpus, prepared
+    from services.cli.corpus import prepared
     from services.cli.listing import columns
     from services.cli.progress import Progress
     from services.cli.training.judging import beside, judge_version
@@ -103,15 +181,14 @@ def _evaluate(
     from services.runtime.settings import RuntimeSettings, load
     from services.synth.corpus.array_cache import ArrayCache
 
-    if (recorded is None) == (not database):
-        raise typer.BadParameter("give either --recorded FOLDER or --database NAME")
+    _refuse_unless_one(recorded, database)
     runtime = load(RuntimeSettings)
     store = open_store(runtime)
     models = ModelStore(store)
     chosen = str(open_device(device, "--device"))
     version = models.find(family, model)
     voice = _voice(models, version, melgan_id)
-    corpus = folder_corpus(recorded) if recorded else database_corpus(store, database)
+    corpus = _corpus(store, recorded, database)
     rate = int(version.config["mel"]["sample_rate_hertz"])
     with Progress() as progress:
         clips = prepared(corpus, rate, ArrayCache(runtime.home / "cache"), progress)

@@ -1,6 +1,7 @@
 """Judging a stored model by held-out recordings."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from services.cli.progress import Reporter
@@ -8,6 +9,9 @@ from services.cli.training.pictures import spectrogram_picture
 from services.runtime.model_store import ModelStore, ModelVersion
 
 if TYPE_CHECKING:
+    from services.audio.track import DescriptorTrack
+    from services.predictor.evaluation.comparison import Comparison
+    from services.predictor.evaluation.ground import ComparisonSettings
     from services.synth.corpus.clips import Clip
     from services.synth.evaluation.copy_synthesis import CopySynthesis
     from services.synth.evaluation.generated_sound import GeneratedSound
@@ -18,26 +22,40 @@ PICTURE = "spectrogram.png"
 GRIFFIN_LIM = "griffin_lim_"
 # Enough to see where a training has come; `demiurge evaluate` takes more.
 SHORT_ITEMS, SHORT_SECONDS = 8, 3.0
+SHORT_PLACES, SHORT_FRAMES, SHORT_SAMPLES, SHORT_ORDERS = 16, 200, 4, (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found out about a model, as the store keeps it."""
+
+    figures: Mapping[str, float]
+    remarks: Sequence[str]
+    """How the figures were found."""
+    table: str
+    """The figures as people read them, Markdown."""
+    pictures: Mapping[str, bytes]
+    """PNG files by name."""
 
 
 def judge_version(
     version: ModelVersion,
-    clips: "Sequence[Clip]",
+    sounds: "Sequence[Clip] | Sequence[DescriptorTrack]",
     models: ModelStore,
     reporter: Reporter,
     *,
     device: str = "cpu",
     melgan: ModelVersion | None = None,
-    settings: "CopySynthesis | GeneratedSound | None" = None,
+    settings: "CopySynthesis | GeneratedSound | ComparisonSettings | None" = None,
 ) -> ModelVersion:
-    """Judges a MelGAN or an UNAGAN and stores what was found beside it; the version, with figures.
+    """Judges a model and stores what was found beside it; the version, with figures.
 
-    Its weights come from `models`, so that what is judged is what is kept. A predictor comes back
-    as it is: it is judged by its own validation.
+    Its weights come from `models`, so that what is judged is what is kept.
 
     Args:
         version: what to judge; for a training its best step.
-        clips: all recordings of its training, at its rate; which were kept back its config says.
+        sounds: all recordings of its training, as clips at its rate, for a predictor as tracks;
+            which were kept back its config says.
         models: where figures, card and picture go: `ModelStore.describe`.
         reporter: told how far it has come.
         device: where the model runs.
@@ -48,28 +66,54 @@ def judge_version(
     are silent or the model diverged, SettingsMismatchError if UNAGAN and MelGAN do not fit. A
     training that ends with one of these is whole all the same: say it and go on.
     """
-    if version.family not in JUDGES:
-        return version
 
     def progress(done: int, total: int) -> None:
         reporter.update(f"judging {version.family}", done, total)
 
     judge = JUDGES[version.family]
-    judgement = judge(version, clips, models, progress, device, melgan, settings)
+    return keep(version, judge(version, sounds, models, progress, device, melgan, settings), models)
+
+
+def keep(version: ModelVersion, found: Found, models: ModelStore) -> ModelVersion:
+    """Stores what was found in the place of what was found before; the version, with figures."""
     return models.describe(
         version,
-        figures=judgement.figures,
-        card=judged_card(models.read_card(version), judgement),
-        pictures={PICTURE: spectrogram_picture(judgement.rows, judgement.seconds_per_frame)},
+        figures=found.figures,
+        card=judged_card(models.read_card(version), found),
+        pictures=found.pictures,
     )
 
 
-def judged_card(card: str, judgement: "Judgement") -> str:
+def judged_card(card: str, found: Found) -> str:
     """The card with what was found out at its end, in the place of what was found before."""
     before = card.partition(HEADING)[0].rstrip()
-    remarks = "\n\n".join(judgement.remarks)
-    section = f"{HEADING}\n\n{remarks}\n\n{_table(judgement.figures)}\n\n![Spectrograms]({PICTURE})"
-    return f"{before}\n\n{section}\n".lstrip()
+    titles = {name: name.partition(".")[0].capitalize() for name in found.pictures}
+    titles |= {PICTURE: "Spectrograms"} if PICTURE in titles else {}
+    shown = "\n\n".join(f"![{title}]({name})" for name, title in titles.items())
+    parts = (before, HEADING, *found.remarks, found.table, shown)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def compared(comparison: "Comparison", name: str) -> Found:
+    """What a comparison found out about one predictor, with the baselines' errors beside it.
+
+    Figures at temperature 1 begin with `sampled_`, those of a baseline with its name.
+    """
+    from services.cli.comparison_pictures import pictures
+    from services.cli.comparison_table import markdown
+
+    entries = [each for each in comparison.entries if each.name == name or each.kind != "model"]
+    figures = comparison.figures_of(name)
+    for entry in entries:
+        if entry.kind == "baseline":
+            prefix = entry.title.replace(",", "").replace(" ", "_")
+            figures |= {
+                f"{prefix}_{figure}": value
+                for figure, value in entry.figures.items()
+                if "error" in figure or figure == "log_likelihood"
+            }
+    alone = replace(comparison, entries=entries)
+    return Found(figures, comparison.remarks, markdown(alone, {}), pictures(alone))
 
 
 def beside(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
@@ -101,14 +145,14 @@ def _melgan(
     device: str,
     melgan: ModelVersion | None,  # noqa: ARG001 - an UNAGAN's
     settings: Any,
-) -> "Judgement":
+) -> Found:
     from services.synth.evaluation.copy_synthesis import judge_melgan
     from services.synth.evaluation.held_out import divided
     from services.synth.melgan.generator import load_generator
 
     _, held_out = divided(version.config, clips)
     generator, _ = load_generator(version.config, models.read_weights(version))
-    return judge_melgan(generator.to(device), held_out, settings, progress=progress)
+    return _heard(judge_melgan(generator.to(device), held_out, settings, progress=progress))
 
 
 def _unagan(
@@ -119,7 +163,7 @@ def _unagan(
     device: str,
     melgan: ModelVersion | None,
     settings: Any,
-) -> "Judgement":
+) -> Found:
     from services.synth.evaluation.generated_sound import GeneratedSound, judge_unagan
     from services.synth.evaluation.held_out import divided
     from services.synth.melgan import generator as vocoder
@@ -131,7 +175,7 @@ def _unagan(
     if melgan:
         voice, _ = vocoder.load_generator(melgan.config, models.read_weights(melgan))
         voice = voice.to(device)
-    return judge_unagan(
+    judgement = judge_unagan(
         unagan,
         voice,
         training,
@@ -141,6 +185,45 @@ def _unagan(
         unagan_id=version.version_id,
         vocoder_id=f"MelGAN {melgan.version_id}" if melgan else "",
     )
+    return _heard(judgement)
 
 
-JUDGES = {"melgan": _melgan, "unagan": _unagan}
+def _heard(judgement: "Judgement") -> Found:
+    picture = spectrogram_picture(judgement.rows, judgement.seconds_per_frame)
+    return Found(
+        judgement.figures, judgement.remarks, _table(judgement.figures), {PICTURE: picture}
+    )
+
+
+def _predictor(
+    version: ModelVersion,
+    tracks: "Sequence[DescriptorTrack]",
+    models: ModelStore,
+    progress: Callable[[int, int], None],
+    device: str,
+    melgan: ModelVersion | None,  # noqa: ARG001 - an UNAGAN's
+    settings: Any,
+) -> Found:
+    from services.cli.evaluating_predictors import compare_versions
+    from services.predictor.evaluation.ground import ComparisonSettings
+
+    settings = settings or ComparisonSettings(
+        places=SHORT_PLACES,
+        horizons=(1, 10, 100),
+        frames=SHORT_FRAMES,
+        long_frames=0,
+        samples=SHORT_SAMPLES,
+        novelty_windows=0,
+        orders=SHORT_ORDERS,
+    )
+    comparison = compare_versions(
+        [version], tracks, models, settings, device=device, progress=progress
+    )
+    return compared(comparison, version.version_id)
+
+
+JUDGES: Mapping[str, Callable[..., Found]] = {
+    "melgan": _melgan,
+    "unagan": _unagan,
+    "predictor": _predictor,
+}

@@ -143,7 +143,7 @@ def _judged(record: Record, made: families.Made, device: str, workshop: Workshop
     models = ModelStore(workshop.store)
     version = models.find(record.family, record.id)
     try:
-        return judge_version(version, made.clips, models, workshop.progress, device=device)
+        return judge_version(version, made.sounds, models, workshop.progress, device=device)
     except DemiurgeError as error:
         workshop.progress.say(f"{record.family} {record.id}: not judged: {error.message}")
         return version

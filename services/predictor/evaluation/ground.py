@@ -200,7 +200,13 @@ class Ground:
             )[:, :, back]
             for first in range(0, count, size)
         ]
-        return np.concatenate(told)
+        whole = np.concatenate(told)
+        if not np.isfinite(whole).all():
+            raise InvalidInputError(
+                f"what {predictor.architecture} tells is not finite: its training diverged",
+                culprit=predictor.architecture,
+            )
+        return whole
 
     def _motion(self, told: NDArray[np.floating]) -> dict[str, float]:
         """How alive z-scores are, beside real ones of the same length."""

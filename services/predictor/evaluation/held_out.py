@@ -53,40 +53,70 @@ def divided(configs: Configs, tracks: Sequence[DescriptorTrack]) -> Material:
             "these recordings: give those that it was trained on",
             culprit=missing[0],
         )
-    if set(kept_back) == names:
-        return _divided_within(tracks[0], [configs[model] for model in known])
-    return Material.of(
-        [track for track in tracks if track.source not in kept_back],
-        [track for track in tracks if track.source in kept_back],
-    )
+    own = [configs[model] for model in known]
+    # What is too short for any window is nobody's training part: the only other file was divided.
+    shortest = min(_length(config) for config in own)
+    others = [track for track in tracks if track.source not in kept_back]
+    if all(track.frame_count < shortest for track in others):
+        return _divided_within(next(track for track in tracks if track.source in kept_back), own)
+    return Material.of(others, [track for track in tracks if track.source in kept_back])
+
+
+def _length(config: Mapping[str, Any]) -> int:
+    """Frames of one training sequence."""
+    return int(config["window_frames"]) + int(config["forecast_frames"])
 
 
 def _divided_within(track: DescriptorTrack, configs: Sequence[Mapping[str, Any]]) -> Material:
     """A single track, at its end: what every training kept back, and what each one heard."""
-    share = min(float(config["training"]["validation_share"]) for config in configs)
+    ends = [
+        max(
+            round(float(config["training"]["validation_share"]) * track.frame_count),
+            _length(config),
+        )
+        for config in configs
+    ]
     gap = max(int(config["window_frames"]) for config in configs)
-    held = round(share * track.frame_count)
-    heard = track.frame_count - gap - held
-    if held < 1 or heard < 1:
+    heard = track.frame_count - gap - max(ends)
+    if heard < 1:
         raise InvalidInputError(
             f"{track.source}: {track.frame_count} frames are too few to be judged by",
             culprit=track.source,
         )
     return Material.of(
         [replace(track, values=track.values[:heard])],
-        [replace(track, values=track.values[track.frame_count - held :])],
+        [replace(track, values=track.values[track.frame_count - min(ends) :])],
     )
 
 
-def refuse_other_features(configs: Configs, tracks: Sequence[DescriptorTrack]) -> None:
-    """Raises SettingsMismatchError, naming both sides, if rate or hop of a model are others."""
-    first = tracks[0]
-    for model, config in configs.items():
-        theirs = int(config["sample_rate_hertz"]), int(config["hop_length_samples"])
-        if theirs != (first.sample_rate_hertz, first.hop_length_samples):
+def framing_of(configs: Configs) -> tuple[int, int]:
+    """Rate in hertz and hop in samples of what all these models know.
+
+    Raises SettingsMismatchError, naming two of them, if they differ.
+    """
+    framings = {
+        model: (int(config["sample_rate_hertz"]), int(config["hop_length_samples"]))
+        for model, config in configs.items()
+    }
+    first, framing = next(iter(framings.items()))
+    for model, (rate, hop) in framings.items():
+        if (rate, hop) != framing:
             raise SettingsMismatchError(
-                f"{model} was trained at {theirs[0]} Hz with a hop of {theirs[1]}, "
-                f"{first.source} is described at {first.sample_rate_hertz} Hz with a hop of "
-                f"{first.hop_length_samples}",
+                f"{first} knows sound at {framing[0]} Hz with a hop of {framing[1]}, {model} at "
+                f"{rate} Hz with a hop of {hop}: evaluate them in two calls",
                 culprit=model,
+            )
+    return framing
+
+
+def refuse_other_tracks(configs: Configs, tracks: Sequence[DescriptorTrack]) -> None:
+    """Raises SettingsMismatchError, naming both sides, if rate or hop are not those of a model."""
+    model, (rate, hop) = next(iter(configs)), framing_of(configs)
+    for track in tracks:
+        if (track.sample_rate_hertz, track.hop_length_samples) != (rate, hop):
+            raise SettingsMismatchError(
+                f"{model} was trained at {rate} Hz with a hop of {hop}, {track.source} is "
+                f"described at {track.sample_rate_hertz} Hz with a hop of "
+                f"{track.hop_length_samples}",
+                culprit=track.source,
             )

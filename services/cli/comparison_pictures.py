@@ -1,0 +1,145 @@
+"""Pictures of a comparison of predictors, as PNG: trajectories, errors, modulation spectra."""
+
+from typing import TYPE_CHECKING, Any
+
+from services.cli.drawing import as_png, blank
+
+if TYPE_CHECKING:
+    from services.predictor.evaluation.comparison import Comparison
+    from services.predictor.evaluation.ground import Entry
+
+FEATURES = 4
+"""Features whose trajectories are drawn."""
+HEARD_FRAMES = 100
+"""Frames before the prediction that are drawn, at most."""
+REAL, TOLD = "0.6", "#b2182b"
+# Okabe and Ito's colours, which most people can tell apart.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a")
+DEAD = 0.01
+"""Ratios of power below this are drawn at it."""
+
+
+def trajectories(comparison: "Comparison") -> bytes:
+    """What was predicted beside what came: a row for each predictor, a column for each feature."""
+    import numpy as np
+
+    entries = [entry for entry in comparison.entries if entry.example is not None]
+    names = comparison.feature_names[:FEATURES]
+    heard = comparison.heard[-HEARD_FRAMES:, : len(names)]
+    came = comparison.came[:, : len(names)]
+    real = np.concatenate([heard, came])
+    seconds = (np.arange(len(real)) - len(heard)) / comparison.frame_rate_hertz
+    figure = blank(3.4 * len(names), 1.5 * len(entries) + 0.9, dots_per_inch=100)
+    grid = figure.subplots(len(entries), len(names), sharex=True, sharey="col", squeeze=False)
+    figure.suptitle(f"Predicted against real: {comparison.example}", fontsize=11)
+    for entry, row in zip(entries, grid, strict=True):
+        for number, (axes, name) in enumerate(zip(row, names, strict=True)):
+            axes.plot(seconds, real[:, number], color=REAL, linewidth=0.9, label="real")
+            told = () if entry.example is None else entry.example[:, number]
+            axes.plot(seconds[len(heard) :], told, color=TOLD, linewidth=1.0, label="predicted")
+            axes.axvline(0, color="0.3", linewidth=0.7, linestyle=":")
+            axes.tick_params(labelsize=7)
+            axes.margins(x=0)
+            if entry is entries[0]:
+                axes.set_title(name, fontsize=10)
+            if entry is entries[-1]:
+                axes.set_xlabel("Time from the end of what is heard (s)", fontsize=8)
+        row[0].set_ylabel(_wrapped(entry.title), fontsize=8)
+    grid[0][-1].legend(fontsize=8, loc="upper right")
+    return as_png(figure)
+
+
+def errors(comparison: "Comparison") -> bytes:
+    """The error of each predictor by horizon, of all features and of the statics."""
+    figure = blank(10, 4.6, dots_per_inch=110)
+    panels = figure.subplots(1, 2)
+    entries = [entry for entry in comparison.entries if entry.kind != "recordings"]
+    told = (("error_", "All features"), ("static_error_", "Static coefficients"))
+    for axes, (figure_name, title) in zip(panels, told, strict=True):
+        for style, entry in _styled(entries):
+            heights = [entry.figures[f"{figure_name}{ahead}"] for ahead in comparison.horizons]
+            axes.plot(comparison.horizons, heights, label=entry.title, **style)
+        axes.set_xscale("log")
+        axes.set_xticks(comparison.horizons, [str(ahead) for ahead in comparison.horizons])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("Frames ahead", fontsize=9)
+        axes.set_ylabel("Mean squared error (variances of the training part)", fontsize=9)
+        axes.grid(alpha=0.3)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    return as_png(figure)
+
+
+def spectra(comparison: "Comparison") -> bytes:
+    """The power of each predictor's trajectories, by modulation frequency, beside real ones."""
+    from services.predictor.evaluation.motion import band_edges, bands
+
+    edges = band_edges(comparison.frames, comparison.frame_rate_hertz)
+    names = bands(comparison.frames, comparison.frame_rate_hertz)
+    centres = [(low * high) ** 0.5 for low, high in edges]
+    figure = blank(10, 4.8, dots_per_inch=110)
+    axes = figure.subplots()
+    axes.axhspan(0.8, 1.2, color="0.9", zorder=0, label="within 20 % of real ones")
+    axes.axhline(1, color="0.4", linewidth=0.8)
+    styled = _styled(comparison.entries)
+    for style, entry in styled:
+        heights = [entry.figures.get(f"spectrum_ratio_{name}", DEAD) for name in names]
+        axes.plot(centres, [max(each, DEAD) for each in heights], label=entry.title, **style)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(centres, [f"{low:.2g}–{high:.2g}" for low, high in edges])
+    ticks = (DEAD, 0.03, 0.1, 0.3, 1, 3, 10)
+    axes.set_yticks(ticks, [f"≤ {DEAD:g}", *(f"{tick:g}" for tick in ticks[1:])])
+    axes.minorticks_off()
+    highest = max(entry.figures.get(f"spectrum_ratio_{n}", 0) for _, entry in styled for n in names)
+    axes.set_ylim(DEAD * 0.8, max(1.25 * highest, 1.6))
+    axes.set_title(f"Modulation spectrum of {comparison.frames} frames", fontsize=10)
+    axes.set_xlabel("Modulation frequency (Hz)", fontsize=9)
+    axes.set_ylabel("Power relative to that of real trajectories", fontsize=9)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    return as_png(figure)
+
+
+PICTURES = {"trajectories.png": trajectories, "errors.png": errors, "spectra.png": spectra}
+
+
+def pictures(comparison: "Comparison") -> dict[str, bytes]:
+    """All of them by name; no spectra of continuations that are too short for one."""
+    alive = any("spectrum_distance" in entry.figures for entry in comparison.entries)
+    return {
+        name: draw(comparison) for name, draw in PICTURES.items() if alive or draw is not spectra
+    }
+
+
+def _styled(entries: "list[Entry]") -> "list[tuple[dict[str, Any], Entry]]":
+    """Models in colours, baselines in greys, recordings in black; dashed at temperature 1."""
+    colours: dict[str, str] = {}
+    greys = ("0.7", "0.82", "0.35", "0.55")
+    baselines = list(dict.fromkeys(each.name for each in entries if each.kind != "model"))
+    styled = []
+    for entry in entries:
+        if entry.kind == "model":
+            colour = colours.setdefault(entry.name, COLOURS[len(colours) % len(COLOURS)])
+        else:
+            real = entry.kind == "recordings"
+            colour = "black" if real else greys[baselines.index(entry.name) % len(greys)]
+        marks = {"model": "o", "baseline": "s", "extra": "^", "recordings": "*"}
+        style = {
+            "color": colour,
+            "linestyle": "--" if entry.temperature else "-",
+            "linewidth": 2.0 if entry.kind == "model" else 1.2,
+            "marker": marks[entry.kind],
+            "markersize": 4,
+        }
+        styled.append((style, entry))
+    return styled
+
+
+def _wrapped(title: str) -> str:
+    """In lines short enough for a panel's side."""
+    import textwrap
+
+    return "\n".join(textwrap.wrap(title, 18))
