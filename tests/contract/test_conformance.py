@@ -19,7 +19,7 @@ from tests.servers.predictors import Deterministic, Sound, served
 
 PATIENT = Limits(answer_seconds=60, free_seconds=20, abandon_seconds=0.05)
 # For those that do not answer in time.
-HASTY = Limits(answer_seconds=3, free_seconds=1, abandon_seconds=0.2)
+HASTY = Limits(answer_seconds=4, free_seconds=1.5, abandon_seconds=0.2)
 
 DEFECTS = {
     broken_predictors.NoHealth: "health",
