@@ -42,6 +42,8 @@ class Corpus:
     hop_length_samples: int
     held_out: tuple[str, ...]
     """Sources that were held out, whole or by their end."""
+    held_out_start: int
+    """The frame at which the held-out end of a divided sound begins; 0 if whole ones are."""
     too_short: tuple[str, ...]
     """Sources that hold no window and were left out."""
 
@@ -76,6 +78,7 @@ class Corpus:
                 "each of two sounds: give longer sounds or a shorter window",
                 culprit="window_size",
             )
+        held_out_start = 0
         if len(usable) > 1:
             training, validation = _split_files(usable, length, validation_share, seed)
         else:
@@ -83,6 +86,7 @@ class Corpus:
             training, validation = _split_end(
                 usable[0], len(tracks) - 1, length, gap, validation_share
             )
+            held_out_start = usable[0].frame_count - validation[0].frame_count
         statistics = _statistics(training, names, outlier_deviations)
         return cls(
             training=_windows(training, statistics, outlier_deviations, length),
@@ -91,6 +95,7 @@ class Corpus:
             sample_rate_hertz=tracks[0].sample_rate_hertz,
             hop_length_samples=tracks[0].hop_length_samples,
             held_out=tuple(track.source for track in validation),
+            held_out_start=held_out_start,
             too_short=tuple(track.source for track in tracks if track.frame_count < length),
         )
 

@@ -47,6 +47,7 @@ def test_whole_files_are_held_out() -> None:
     tracks = [track(60, f"{i}.wav", seed=i, level=10 * i) for i in range(10)]
     cut = corpus(*tracks)
     assert len(cut.held_out) == 1
+    assert cut.held_out_start == 0
     assert len(cut.training.frames) == 9 * 60
     held = next(t for t in tracks if t.source == cut.held_out[0]).ordered(SORTED)
     raw = cut.validation.frames * cut.statistics.scales + cut.statistics.means
@@ -69,6 +70,7 @@ def test_a_single_file_keeps_its_end_with_a_window_between() -> None:
     assert raw(cut.training)[0] == pytest.approx(0, abs=1e-3)
     assert raw(cut.validation)[-1] == pytest.approx(199, abs=1e-3)
     assert len(cut.validation.frames) == 20
+    assert cut.held_out_start == 180
     assert raw(cut.validation)[0] - raw(cut.training)[-1] == pytest.approx(8 + 1, abs=1e-3)
 
 
