@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from services.errors import InvalidInputError
+from services.errors import InvalidInputError, SettingsMismatchError
 from services.predictor.evaluation.autoregression import ORDERS
 from services.predictor.evaluation.horizons import Answers, at_horizons, standard_error
 from services.predictor.evaluation.material import Material, Place, courses, places_in
@@ -131,7 +131,7 @@ class Ground:
 
     def at_zero(self, contestant: Contestant) -> Entry:
         """Its most likely continuations."""
-        told = self._continued(contestant.predictor, self.windows, self.frames)
+        told = self._continued(contestant, self.windows, self.frames)
         scored = self.material.scored(told)
         ahead = at_horizons(scored, self.answers.horizons).astype(np.float64)
         figures = self.answers.errors(ahead) | self.answers.crps(ahead[np.newaxis])
@@ -144,7 +144,7 @@ class Ground:
         first: FloatArray | None = None
         for number in range(self.settings.samples):
             told = self._continued(
-                contestant.predictor, self.windows, self.frames, sample=number, temperature=1.0
+                contestant, self.windows, self.frames, sample=number, temperature=1.0
             )
             first = told if first is None else first
             chosen = at_horizons(told, self.answers.horizons)
@@ -157,7 +157,7 @@ class Ground:
         figures |= self._novelty(scored)
         if self.long_frames:
             windows = self.material.windows(self.long_places, self.windows.shape[1])
-            told = self._continued(contestant.predictor, windows, self.long_frames, temperature=1.0)
+            told = self._continued(contestant, windows, self.long_frames, temperature=1.0)
             figures |= self._motion(self.material.scored(told))
         return Entry(contestant.name, contestant.kind, 1.0, figures, first[len(first) // 2])
 
@@ -174,7 +174,7 @@ class Ground:
 
     def _continued(
         self,
-        predictor: Predictor,
+        contestant: Contestant,
         windows: FloatArray,
         steps: int,
         *,
@@ -182,9 +182,13 @@ class Ground:
         temperature: float = 0.0,
     ) -> FloatArray:
         """What it tells, raw (places, steps, features) in the order of the material."""
-        names = self.material.feature_names
-        if sorted(predictor.feature_names) != sorted(names):
-            predictor.predict(windows[0][:, :0], steps)
+        predictor, names = contestant.predictor, self.material.feature_names
+        if odd := set(predictor.feature_names) ^ set(names):
+            raise SettingsMismatchError(
+                f"{contestant.name}: its features are not those of the recordings: {min(odd)} is "
+                "known to one of them alone",
+                culprit=contestant.name,
+            )
         own = [names.index(name) for name in predictor.feature_names]
         back = [predictor.feature_names.index(name) for name in names]
         count, size = len(windows), self.settings.batch
@@ -203,8 +207,8 @@ class Ground:
         whole = np.concatenate(told)
         if not np.isfinite(whole).all():
             raise InvalidInputError(
-                f"what {predictor.architecture} tells is not finite: its training diverged",
-                culprit=predictor.architecture,
+                f"what {contestant.name} tells is not finite: its training diverged",
+                culprit=contestant.name,
             )
         return whole
 
