@@ -11,6 +11,7 @@ from demiurge.gateway.v1.gateway_service_pb2 import State
 from demiurge.gateway.v1.run_record_pb2 import PredictedTracks
 from demiurge.query.v1.query_service_pb2 import DeleteCollectionRequest
 
+from services.audio.track_json import read_tracks
 from services.errors import InvalidInputError, NotFoundError
 from services.gateway.run_store import RunStore
 from services.gateway.standing import references
@@ -261,6 +262,15 @@ def test_a_run_of_which_nothing_but_markers_is_left_makes_the_same_piece_again(
     assert shared.store.read(again.result.audio.key) == piece
     for made in references(RunStore(shared.store).marker(run.id, 3, PredictedTracks())):
         assert shared.store.exists(made.key)
+
+
+def test_what_a_run_predicted_says_so_and_cannot_be_learned_from(shared: Stack) -> None:
+    run = shared.made(spec(seed=14))
+    for made in references(RunStore(shared.store).marker(run.id, 3, PredictedTracks())):
+        content = shared.store.read(made.key)
+        assert read_tracks(content, source=made.key)
+        with pytest.raises(InvalidInputError, match="_predictor says that this is a prediction"):
+            read_tracks(content, source=made.key, of_sounds_alone=True)
 
 
 def test_a_run_that_cannot_be_recorded_fails_instead_of_hanging(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from demiurge.predictor.v1.predictor_service_pb2_grpc import PredictorServiceAsyncStub
 
 # Raised when continuations should be stored under other names.
-ALGORITHM = 1
+ALGORITHM = 2
 
 
 def items(context: RunContext) -> int:
