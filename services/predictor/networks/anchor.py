@@ -5,17 +5,18 @@ like the last; a linear model does well at it (Zeng et al., 2023, "Are Transform
 Time Series Forecasting?"). So the network tells only what is to be added.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from services.predictor.networks.network import Anchor
 
-LAST_FRAMES = 8
 MEANS_OVER = (8, 16, 32, 64, 128, 256)
-HORIZONS = (*range(1, 17), 20, 25, 32, 40, 50, 64, 80, 100, 150, 250, 500)
+HORIZONS = (1, 4, 8, 16, 32, 64, 100, 150, 250, 500)
 STEP_FRAMES = 16
+FITTED_STEPS = 8
+"""Frames of each window that an autoregression is fitted to."""
 RIDGE = 1e-3
 """Of the mean square of what is regressed on."""
 
@@ -37,57 +38,64 @@ class Anchored(nn.Module):
 
 
 class LinearForecast(nn.Module):
-    """Least squares from a window to some horizons ahead of it, and straight lines between them.
+    """A linear autoregression, iterated, and what least squares add to it at some horizons.
 
-    A window is its last frames and the means over its last 8, 16, … 256, as far as it reaches. It
-    is fitted once and not trained on; before, it repeats the last frame.
+    An autoregression is good at the next frames and forgets soon what the sound was like; so what
+    it misses at some horizons is regressed on the last frame and the means over the last 8, 16, …
+    256, as far as the window reaches, with straight lines between them. Both are fitted once and
+    not trained on; before, the last frame is repeated.
     """
 
     weight: Tensor
 
     def __init__(self, feature_count: int) -> None:
         super().__init__()
-        rows = (LAST_FRAMES + len(MEANS_OVER)) * feature_count + 1
-        weight = torch.zeros(len(HORIZONS), rows, feature_count)
-        weight[:, :feature_count] = torch.eye(feature_count)
-        self.register_buffer("weight", weight)
+        rows = (1 + len(MEANS_OVER)) * feature_count + 1
+        self.step = LinearStep(feature_count).requires_grad_(False)
+        self.register_buffer("weight", torch.zeros(len(HORIZONS), rows, feature_count))
 
     def forward(self, window: Tensor, steps: int) -> Tensor:
         """The `steps` frames after (B, F, E): (B, steps, E)."""
-        told = torch.einsum("br,hre->bhe", self._summary(window), self.weight)
+        missed = torch.einsum("br,hre->bhe", self._summary(window), self.weight)
         known = torch.tensor(HORIZONS, device=window.device)
         wanted = torch.arange(1, steps + 1, device=window.device).clamp(max=HORIZONS[-1])
         after = torch.searchsorted(known, wanted).clamp(min=1)
         share = (wanted - known[after - 1]) / (known[after] - known[after - 1])
-        return torch.lerp(told[:, after - 1], told[:, after], share.to(told.dtype)[:, None])
+        missed = torch.lerp(missed[:, after - 1], missed[:, after], share.to(missed.dtype)[:, None])
+        return self._iterated(window, steps) + missed
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[tuple[Tensor, Tensor]], window_frames: int) -> None:
+    def fit(self, batches: Sequence[tuple[Tensor, Tensor]], window_frames: int) -> None:
         """Least squares over (frames, counts), (B, window + ahead, E) and (B, window + ahead).
 
         Horizons beyond those that are there are told as the furthest one.
         """
-        rows = self.weight.shape[1]
-        squares = torch.zeros(len(HORIZONS), rows, rows, dtype=torch.float64)
-        products = torch.zeros(self.weight.shape, dtype=torch.float64)
+        self.step.fit(batches, window_frames)
+        horizons, rows, features = self.weight.shape
+        sums = _Squares(rows, horizons * features)
         for frames, counts in batches:
-            given = self._summary(frames[:, :window_frames]).double().cpu()
             ahead = frames.shape[1] - window_frames
-            for i, horizon in enumerate(HORIZONS):
-                place = window_frames + min(horizon, ahead) - 1
-                weighed = given * counts[:, place, None].double().cpu()
-                squares[i] += weighed.T @ given
-                products[i] += weighed.T @ frames[:, place].double().cpu()
-        ridge = RIDGE * squares.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1.0)
-        squares += ridge[:, None, None] * torch.eye(rows, dtype=torch.float64)
-        self.weight.copy_(torch.linalg.solve(squares, products))
+            places = [min(horizon, ahead) - 1 for horizon in HORIZONS]
+            window, future = frames[:, :window_frames], frames[:, window_frames:]
+            missed = (future - self._iterated(window, ahead))[:, places]
+            # A window counts if all that is to be told of it does.
+            counted = counts[:, window_frames:][:, places].amin(dim=1)
+            sums.add(self._summary(window), missed.flatten(1), counted)
+        self.weight.copy_(sums.solved().view(rows, horizons, features).transpose(0, 1))
+
+    def _iterated(self, window: Tensor, steps: int) -> Tensor:
+        heard = padded(window)[:, -STEP_FRAMES:]
+        told = []
+        for _ in range(steps):
+            told.append(self.step.linear(heard.flatten(1)))
+            heard = torch.cat((heard[:, 1:], told[-1][:, None]), dim=1)
+        return torch.stack(told, dim=1)
 
     def _summary(self, window: Tensor) -> Tensor:
-        """(B, F, E) as (B, rows): the newest frame first, then means, then 1."""
+        """(B, F, E) as (B, rows): the last frame, then means, then 1."""
         frames = window.shape[1]
-        last = [window[:, -min(i, frames)] for i in range(1, LAST_FRAMES + 1)]
         means = [window[:, -min(count, frames) :].mean(dim=1) for count in MEANS_OVER]
-        return torch.cat((*last, *means, torch.ones_like(window[:, 0, :1])), dim=1)
+        return torch.cat((window[:, -1], *means, torch.ones_like(window[:, 0, :1])), dim=1)
 
 
 class LinearStep(nn.Module):
@@ -109,28 +117,47 @@ class LinearStep(nn.Module):
 
         Where nothing was before, the first frame was.
         """
-        if before is None:
-            before = frames[:, :1].expand(-1, STEP_FRAMES - 1, -1)
-        told: Tensor = self.linear(_trailing(torch.cat((before, frames), dim=1)))
+        heard = padded(frames) if before is None else torch.cat((before, frames), dim=1)
+        told: Tensor = self.linear(_trailing(heard))
         return told
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]], window_frames: int) -> None:
         """Least squares over (frames, counts), (B, window + ahead, E) and (B, window + ahead)."""
-        rows = self.linear.in_features + 1
-        squares = torch.zeros(rows, rows, dtype=torch.float64)
-        products = torch.zeros(rows, self.linear.out_features, dtype=torch.float64)
+        sums = _Squares(self.linear.in_features + 1, self.linear.out_features)
         for frames, counts in batches:
-            before = frames[:, :1].expand(-1, STEP_FRAMES - 1, -1)
-            heard = _trailing(torch.cat((before, frames[:, :window_frames]), dim=1))[:, -1]
-            given = torch.cat((heard, torch.ones_like(heard[:, :1])), dim=1).double().cpu()
-            weighed = given * counts[:, window_frames, None].double().cpu()
-            squares += weighed.T @ given
-            products += weighed.T @ frames[:, window_frames].double().cpu()
-        squares += RIDGE * squares.diagonal().mean().clamp(min=1.0) * torch.eye(rows)
-        solved = torch.linalg.solve(squares, products)
+            heard = _trailing(padded(frames[:, :window_frames]))[:, -FITTED_STEPS:].flatten(0, 1)
+            told = slice(max(window_frames - FITTED_STEPS, 0) + 1, window_frames + 1)
+            given = torch.cat((heard, torch.ones_like(heard[:, :1])), dim=1)
+            sums.add(given, frames[:, told].flatten(0, 1), counts[:, told].flatten())
+        solved = sums.solved()
         self.linear.weight.copy_(solved[:-1].T)
         self.linear.bias.copy_(solved[-1])
+
+
+class _Squares:
+    """The sums that least squares are solved from."""
+
+    def __init__(self, given: int, wanted: int) -> None:
+        self._squares = torch.zeros(given, given, dtype=torch.float64)
+        self._products = torch.zeros(given, wanted, dtype=torch.float64)
+
+    def add(self, given: Tensor, wanted: Tensor, counts: Tensor) -> None:
+        """Rows of (B, given) and (B, wanted), with weights (B,)."""
+        weighed = given * counts[:, None]
+        self._squares += (weighed.T @ given).double().cpu()
+        self._products += (weighed.T @ wanted).double().cpu()
+
+    def solved(self) -> Tensor:
+        """(given, wanted), with a little ridge."""
+        squares = self._squares
+        ridge = RIDGE * squares.diagonal().mean().clamp(min=1.0)
+        return torch.linalg.solve(squares + ridge * torch.eye(len(squares)), self._products)
+
+
+def padded(frames: Tensor) -> Tensor:
+    """(B, F, E) with the first frame 15 times before it: (B, 15 + F, E)."""
+    return torch.cat((frames[:, :1].expand(-1, STEP_FRAMES - 1, -1), frames), dim=1)
 
 
 def _trailing(frames: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ class Batches:
 
     def spread(self, most: int) -> Tensor:
         """Starts of at most so many sequences, evenly apart; 0 means all."""
-        apart = max(len(self.starts) // most, 1) if most else 1
-        return self.starts[::apart][: most or None]
+        apart = math.ceil(len(self.starts) / most) if most else 1
+        return self.starts[:: max(apart, 1)]
 
 
 class Shuffled:

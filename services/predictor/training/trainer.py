@@ -26,8 +26,9 @@ from services.predictor.training.corpus import Corpus
 from services.predictor.training.settings import PredictorTraining
 from services.predictor.training.validation import Validation
 
-FITTED_WINDOWS = 16384
+FITTED_WINDOWS = 32768
 """Windows that a linear forecast is fitted to at most."""
+FITTED_AT_ONCE = 1024
 PUBLISHED_DECAY = 0.95
 ENCODER_ONLY = "TransformerEncoderOnlyModel"
 
@@ -95,8 +96,8 @@ class PredictorTrainer:
         self._training = Batches(self.corpus.training, length, self._device)
         if isinstance(anchor := getattr(self.network, "anchor", None), LinearForecast | LinearStep):
             starts = self._training.spread(FITTED_WINDOWS)
-            batches = map(self._training.at, torch.split(starts, settings.batch_size))
-            anchor.fit(batches, settings.window_size)
+            parts = torch.split(starts, FITTED_AT_ONCE)
+            anchor.fit([self._training.at(part) for part in parts], settings.window_size)
         self.average = averaged(self.network) if settings.average_decay else None
         encoder_only = settings.selected_model == ENCODER_ONLY
         optimizer = torch.optim.AdamW if encoder_only else torch.optim.Adam
