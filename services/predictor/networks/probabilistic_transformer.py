@@ -100,8 +100,14 @@ class ProbabilisticTransformer(Network):
     def loss(self, frames: Tensor, heard: Tensor, counts: Tensor, window_frames: int) -> Tensor:
         """The negative log-likelihood of a frame, in nats: the mean over those that count.
 
-        The first frames are given and not judged: nothing was heard before them.
+        The first frames are given and not judged: nothing was heard before them. In training,
+        each sequence is heard with a share of the noise, evenly drawn. Without any noise what is
+        drawn later swings too slowly and too far; with all of it on every sequence, a network
+        never hears what it will draw itself.
         """
+        if self.training:
+            share = torch.rand(len(frames), 1, 1, device=frames.device)
+            heard = torch.lerp(frames, heard, share)
         told = self(heard[:, :window_frames]).log_density(frames[:, 1 : window_frames + 1])
         lead_in = _lead_in(window_frames)
         counts = counts[:, lead_in + 1 : window_frames + 1]
