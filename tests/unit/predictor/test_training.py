@@ -164,6 +164,19 @@ def test_the_published_schedule_decays_the_encoder_only_model_alone() -> None:
     assert set(learning_rates(trainer("LSTM", **published), 3)) == {0.02}
 
 
+def test_the_published_decay_freezes_the_model_by_epoch_200_and_no_other_schedule_does() -> None:
+    def rate(schedule: str) -> float:
+        trains = trainer(
+            "TransformerEncoderOnlyModel", schedule=schedule, batch_size=1000, epochs=1000
+        )
+        trains.steps = 200 * trains.steps_per_epoch
+        return float(trains.step()["learning_rate"]) / trains.settings.learning_rate
+
+    assert rate("published") < 1e-4
+    assert rate("constant") == pytest.approx(1)
+    assert rate("cosine") > 0.9
+
+
 def test_free_running_flat_is_told_from_moving_like_the_recordings() -> None:
     trains = trainer()
     with torch.no_grad():
