@@ -1,4 +1,4 @@
-"""What a predictor's order becomes: the preset of its architecture, its length, what replaces it."""
+"""What a predictor's order becomes: the preset of its architecture, its length, and overrides."""
 
 from pathlib import Path
 from typing import Any
