@@ -152,7 +152,9 @@ class _Squares:
         """(given, wanted), with a little ridge."""
         squares = self._squares
         ridge = RIDGE * squares.diagonal().mean().clamp(min=1.0)
-        return torch.linalg.solve(squares + ridge * torch.eye(len(squares)), self._products)
+        squares = squares + ridge * torch.eye(len(squares))
+        solved: Tensor = torch.linalg.solve(squares, self._products)
+        return solved
 
 
 def padded(frames: Tensor) -> Tensor:

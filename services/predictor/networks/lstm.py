@@ -65,7 +65,7 @@ class LSTM(OneStepNetwork):
         return torch.cat(predicted, dim=1)
 
     def _step(self, frames: Tensor, state: State | None) -> tuple[Tensor, State]:
-        memory, before = state if state else (None, None)
+        memory, before = state or (None, None)
         hidden, memory = self.lstm(frames, memory)
         told = self.linear(hidden)
         if self.adds_change:

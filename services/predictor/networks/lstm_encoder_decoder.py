@@ -36,5 +36,5 @@ class LSTMEncoderDecoder(ForecastNetwork):
         _, state = self.encoder(with_codes(window, codes[:frames]))
         silence = window.new_zeros(batch, steps, 1)
         decoded, _ = self.decoder(with_codes(silence, codes[frames:]), state)
-        forecast: Tensor = self.linear(decoded)
-        return forecast + self.anchor(window, steps)
+        forecast: Tensor = self.linear(decoded) + self.anchor(window, steps)
+        return forecast

@@ -23,14 +23,13 @@ class Transformer(ForecastNetwork):
         layer = nn.TransformerDecoderLayer(
             shape.model_width, shape.nhead, shape.dim_feedforward, shape.dropout, batch_first=True
         )
-        self.decoder = nn.TransformerDecoder(
-            layer, shape.num_layers, norm=nn.LayerNorm(shape.model_width)
-        )
+        norm = nn.LayerNorm(shape.model_width)
+        self.decoder = nn.TransformerDecoder(layer, shape.num_layers, norm=norm)
         for weight in self.parameters():
             if weight.dim() > 1:
                 nn.init.xavier_uniform_(weight)
         if shape.anchor == "linear":
-            nn.init.zeros_(self.decoder.norm.weight)
+            nn.init.zeros_(norm.weight)
 
     def forward(self, window: Tensor, steps: int) -> Tensor:
         """The `steps` frames after (B, F, E): (B, steps, E)."""
@@ -39,5 +38,6 @@ class Transformer(ForecastNetwork):
         mask = nn.Transformer.generate_square_subsequent_mask(frames, window.device, window.dtype)
         memory = self.encoder(with_codes(window, codes[:frames]), mask=mask)
         question = with_codes(window.new_zeros(batch, steps, features), codes[frames:])
-        answer: Tensor = self.decoder(question, memory)
-        return answer[:, :, :features] + self.anchor(window, steps)
+        change: Tensor = self.decoder(question, memory)[:, :, :features]
+        answer: Tensor = change + self.anchor(window, steps)
+        return answer

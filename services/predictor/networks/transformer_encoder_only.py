@@ -53,7 +53,7 @@ class TransformerEncoderOnly(OneStepNetwork):
         later = torch.full((count, count), self.later_frames, device=frames.device).triu(1)
         told: Tensor = self.linear(self.transformer_encoder(coded, mask=later.to(frames.dtype)))
         if self.anchor is not None:
-            return told + self.anchor(last)
+            told = told + self.anchor(last)
         return last + told if self.adds_change else told
 
     def continued(
