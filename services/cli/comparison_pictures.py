@@ -31,7 +31,12 @@ def trajectories(comparison: "Comparison") -> bytes:
     seconds = (np.arange(len(real)) - len(heard)) / comparison.frame_rate_hertz
     figure = blank(3.4 * len(names), 1.5 * len(entries) + 0.9, dots_per_inch=100)
     grid = figure.subplots(len(entries), len(names), sharex=True, sharey="col", squeeze=False)
-    figure.suptitle(f"Predicted against real: {comparison.example}", fontsize=11)
+    figure.suptitle(f"Predicted against real: {comparison.example}", fontsize=11, parse_math=False)
+    for axes, column in zip(grid[0], real.T, strict=True):
+        # By what is real: a prediction that runs away leaves the panel.
+        low, high = float(column.min()), float(column.max())
+        room = max(high - low, 1e-6)
+        axes.set_ylim(low - room, high + room)
     for entry, row in zip(entries, grid, strict=True):
         for number, (axes, name) in enumerate(zip(row, names, strict=True)):
             axes.plot(seconds, real[:, number], color=REAL, linewidth=0.9, label="real")
@@ -39,13 +44,14 @@ def trajectories(comparison: "Comparison") -> bytes:
             axes.plot(seconds[len(heard) :], told, color=TOLD, linewidth=1.0, label="predicted")
             axes.axvline(0, color="0.3", linewidth=0.7, linestyle=":")
             axes.tick_params(labelsize=7)
-            axes.margins(x=0)
+            axes.set_xlim(seconds[0], seconds[-1])
             if entry is entries[0]:
                 axes.set_title(name, fontsize=10)
             if entry is entries[-1]:
                 axes.set_xlabel("Time from the end of what is heard (s)", fontsize=8)
         row[0].set_ylabel(_wrapped(entry.title), fontsize=8)
-    grid[0][-1].legend(fontsize=8, loc="upper right")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
     return as_png(figure)
 
 
@@ -62,7 +68,14 @@ def errors(comparison: "Comparison") -> bytes:
         axes.set_xscale("log")
         axes.set_xticks(comparison.horizons, [str(ahead) for ahead in comparison.horizons])
         axes.minorticks_off()
-        axes.set_ylim(bottom=0)
+        known = [
+            entry.figures[f"{figure_name}{ahead}"]
+            for entry in entries
+            if entry.kind == "baseline"
+            for ahead in comparison.horizons
+        ]
+        # What is far worse than all baselines leaves the panel, so that the others can be told.
+        axes.set_ylim(0, max(1.3 * max(known), 1e-3))
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("Frames ahead", fontsize=9)
         axes.set_ylabel("Mean squared error (variances of the training part)", fontsize=9)
@@ -73,34 +86,47 @@ def errors(comparison: "Comparison") -> bytes:
 
 
 def spectra(comparison: "Comparison") -> bytes:
-    """The power of each predictor's trajectories, by modulation frequency, beside real ones."""
+    """The power of trajectories, by modulation frequency, beside real ones; of long ones, too."""
+    from services.predictor.evaluation.ground import LONG
+
+    lengths = {"": comparison.frames} | (
+        {LONG: comparison.long_frames} if comparison.long_frames else {}
+    )
+    figure = blank(10, 3.3 * len(lengths) + 1.4, dots_per_inch=110)
+    panels = figure.subplots(len(lengths), 1, squeeze=False)[:, 0]
+    for axes, (prefix, frames) in zip(panels, lengths.items(), strict=True):
+        _draw_spectra(axes, comparison, prefix, frames)
+    panels[-1].set_xlabel("Modulation frequency (Hz)", fontsize=9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    return as_png(figure)
+
+
+def _draw_spectra(axes: Any, comparison: "Comparison", prefix: str, frames: int) -> None:
     from services.predictor.evaluation.motion import band_edges, bands
 
-    edges = band_edges(comparison.frames, comparison.frame_rate_hertz)
-    names = bands(comparison.frames, comparison.frame_rate_hertz)
+    edges = band_edges(frames, comparison.frame_rate_hertz)
+    names = [
+        f"{prefix}spectrum_ratio_{name}" for name in bands(frames, comparison.frame_rate_hertz)
+    ]
     centres = [(low * high) ** 0.5 for low, high in edges]
-    figure = blank(10, 4.8, dots_per_inch=110)
-    axes = figure.subplots()
     axes.axhspan(0.8, 1.2, color="0.9", zorder=0, label="within 20 % of real ones")
     axes.axhline(1, color="0.4", linewidth=0.8)
-    styled = _styled(comparison.entries)
+    styled = [pair for pair in _styled(comparison.entries) if names[0] in pair[1].figures]
     for style, entry in styled:
-        heights = [entry.figures.get(f"spectrum_ratio_{name}", DEAD) for name in names]
-        axes.plot(centres, [max(each, DEAD) for each in heights], label=entry.title, **style)
+        heights = [max(entry.figures[name], DEAD) for name in names]
+        axes.plot(centres, heights, label=entry.title, **style)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(centres, [f"{low:.2g}–{high:.2g}" for low, high in edges])
     ticks = (DEAD, 0.03, 0.1, 0.3, 1, 3, 10)
     axes.set_yticks(ticks, [f"≤ {DEAD:g}", *(f"{tick:g}" for tick in ticks[1:])])
     axes.minorticks_off()
-    highest = max(entry.figures.get(f"spectrum_ratio_{n}", 0) for _, entry in styled for n in names)
+    highest = max(entry.figures[name] for _, entry in styled for name in names)
     axes.set_ylim(DEAD * 0.8, max(1.25 * highest, 1.6))
-    axes.set_title(f"Modulation spectrum of {comparison.frames} frames", fontsize=10)
-    axes.set_xlabel("Modulation frequency (Hz)", fontsize=9)
-    axes.set_ylabel("Power relative to that of real trajectories", fontsize=9)
+    axes.set_title(f"{frames} frames", fontsize=10)
+    axes.set_ylabel("Power relative to real ones", fontsize=9)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-    return as_png(figure)
 
 
 PICTURES = {"trajectories.png": trajectories, "errors.png": errors, "spectra.png": spectra}
@@ -142,4 +168,4 @@ def _wrapped(title: str) -> str:
     """In lines short enough for a panel's side."""
     import textwrap
 
-    return "\n".join(textwrap.wrap(title, 18))
+    return "\n".join(textwrap.wrap(title, 20))

@@ -35,6 +35,8 @@ class Comparison:
     """What came then, raw (frames, features)."""
     example: str
     """Where that is."""
+    long_frames: int = 0
+    """Length of the long continuations; 0 if there are none."""
     remarks: list[str] = field(default_factory=list)
 
     def figures_of(self, name: str) -> dict[str, float]:
@@ -105,6 +107,7 @@ def compare(
         heard=ground.windows[middle],
         came=ground.came[middle],
         example=f"{material.held_out[place.track].source}, frame {place.frame}",
+        long_frames=ground.long_frames,
         remarks=_remarks(ground, contestants),
     )
 
