@@ -13,6 +13,7 @@ import soundfile
 
 from services.audio.track import DescriptorTrack
 from services.descriptor import mfcc
+from services.gateway.run_store import RunStore
 from services.predictor.loading import ARCHITECTURES
 from services.predictor.training.settings import PredictorTraining
 from services.predictor.training.trainer import PredictorTrainer
@@ -70,7 +71,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """host:port of the example of somebody's own predictor, in a process of its own."""
     port = free_port()
     # Every address of this machine: not all of them are allowed.
-    settings = {"ADDRESS": f"0.0.0.0:{port}", "WINDOW_FRAMES": "20"}
+    settings = {"ADDRESS": f"0.0.0.0:{port}", "WINDOW_FRAMES": "48"}
     with (tmp_path_factory.mktemp("elsewhere") / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, SERVER], env=os.environ | settings, stdout=log, stderr=log
@@ -90,11 +91,12 @@ def piece(place: Workspace, out: str, *options: str) -> tuple[bytes, float]:
     assert done.returncode == 0, done.stderr
     found = re.search(r"run-\w+", done.stderr)
     assert found
-    shown = json.loads(place.output("runs", "show", found.group()))
-    place.output("runs", "delete", found.group())
+    runs = RunStore(FolderStore(place.home / "store"))
+    temperature = runs.request(found.group()).spec.prediction.temperature
+    runs.delete(found.group())
     path = place.folder / out / "piece.wav"
     assert soundfile.info(str(path)).frames == FRAMES * HOP
-    return path.read_bytes(), shown["spec"]["prediction"].get("temperature", 0.0)
+    return path.read_bytes(), temperature
 
 
 def follows_the_seed(place: Workspace, *options: str) -> bytes:
@@ -116,7 +118,6 @@ def test_a_piece_by_a_deterministic_predictor_is_made_without_temperature(
     assert temperature == 0
 
 
-@pytest.mark.skipif(DRAWS not in ARCHITECTURES, reason="not there yet")
 def test_a_piece_by_the_probabilistic_predictor_follows_the_seed(served: Workspace) -> None:
     follows_the_seed(served, "--predictor", DRAWS)
 
