@@ -101,9 +101,8 @@ class ProbabilisticTransformer(Network):
         """The negative log-likelihood of a frame, in nats: the mean over those that count.
 
         The first frames are given and not judged: nothing was heard before them. In training,
-        each sequence is heard with a share of the noise, evenly drawn. Without any noise what is
-        drawn later swings too slowly and too far; with all of it on every sequence, a network
-        never hears what it will draw itself.
+        each sequence is heard with a share of the noise, evenly drawn, so that some are heard
+        almost as they are.
         """
         if self.training:
             share = torch.rand(len(frames), 1, 1, device=frames.device)
