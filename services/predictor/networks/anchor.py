@@ -17,7 +17,7 @@ HORIZONS = (1, 4, 8, 16, 32, 64, 100, 150, 250, 500)
 STEP_FRAMES = 16
 FITTED_STEPS = 8
 """Frames of each window that an autoregression is fitted to."""
-RIDGE = 1e-3
+RIDGE = 0.03
 """Of the mean square of what is regressed on."""
 
 

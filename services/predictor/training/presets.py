@@ -112,12 +112,13 @@ STANDARD = {
     "LSTMEncoderDecoderModel": replace(
         _OURS,
         selected_model="LSTMEncoderDecoderModel",
-        window_size=200,
+        window_size=256,
         forecast_size=100,
         hidden_size=64,
         # With position codes, what it adds trembles from frame to frame, and so do the deltas.
         dim_pos_encoding=0,
-        steps=6000,
+        steps=3000,
+        patience=4,
     ),
     "TransformerEncoderOnlyModel": replace(
         _OURS,
@@ -131,11 +132,12 @@ STANDARD = {
     "TransformerModel": replace(
         _OURS,
         selected_model="TransformerModel",
-        window_size=200,
+        window_size=256,
         forecast_size=100,
         dim_feedforward=64,
         batch_size=16,
-        steps=6000,
+        steps=3000,
+        patience=4,
     ),
     "ProbabilisticTransformer": replace(
         _OURS,

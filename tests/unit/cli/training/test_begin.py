@@ -22,7 +22,7 @@ from services.errors import (
     NotFoundError,
     SettingsMismatchError,
 )
-from services.predictor.training.presets import PRESETS as PREDICTORS
+from services.predictor.training.presets import OWN, PUBLISHED
 from services.predictor.training.trainer import PredictorTrainer
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
@@ -226,7 +226,11 @@ def test_an_order_that_was_prolonged_before_its_end_begins_anew_and_says_so(fold
     ("family", "preset"),
     [
         (family, name)
-        for family, presets in (("melgan", MELGANS), ("unagan", UNAGANS), ("predictor", PREDICTORS))
+        for family, presets in (
+            ("melgan", MELGANS),
+            ("unagan", UNAGANS),
+            ("predictor", (*PUBLISHED, *OWN)),
+        )
         for name in presets
     ],
 )
