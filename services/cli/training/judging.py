@@ -22,7 +22,9 @@ PICTURE = "spectrogram.png"
 GRIFFIN_LIM = "griffin_lim_"
 # Enough to see where a training has come; `demiurge evaluate` takes more.
 SHORT_ITEMS, SHORT_SECONDS = 8, 3.0
-SHORT_PLACES, SHORT_FRAMES, SHORT_SAMPLES, SHORT_ORDERS = 16, 200, 4, (1, 2, 4, 8)
+SHORT_FRAMES, SHORT_SAMPLES, SHORT_ORDERS = 200, 4, (1, 2, 4, 8)
+# Fewer where windows are long, which some models hear anew for each frame: a few seconds in all.
+SHORT_PLACES, LEAST_PLACES, SHORT_HEARD_FRAMES = 16, 4, 1600
 
 
 @dataclass(frozen=True)
@@ -207,8 +209,9 @@ def _predictor(
     from services.cli.evaluating_predictors import compare_versions
     from services.predictor.evaluation.ground import ComparisonSettings
 
+    fitting = SHORT_HEARD_FRAMES // int(version.config["window_frames"])
     settings = settings or ComparisonSettings(
-        places=SHORT_PLACES,
+        places=min(max(fitting, LEAST_PLACES), SHORT_PLACES),
         horizons=(1, 10, 100),
         frames=SHORT_FRAMES,
         long_frames=0,
