@@ -80,13 +80,18 @@ class Corpus:
             )
         held_out_start = 0
         if len(usable) > 1:
-            training, validation = _split_files(usable, length, validation_share, seed)
+            training, validation = _split_files(tracks, usable, validation_share, seed)
         else:
             gap = max(window_frames, _LEAST_GAP)
             training, validation = _split_end(
                 usable[0], len(tracks) - 1, length, gap, validation_share
             )
             held_out_start = usable[0].frame_count - validation[0].frame_count
+        held_out = tuple(track.source for track in validation)
+        training, validation = (
+            [track for track in part if track.frame_count >= length]
+            for part in (training, validation)
+        )
         statistics = _statistics(training, names, outlier_deviations)
         return cls(
             training=_windows(training, statistics, outlier_deviations, length),
@@ -94,7 +99,7 @@ class Corpus:
             statistics=statistics,
             sample_rate_hertz=tracks[0].sample_rate_hertz,
             hop_length_samples=tracks[0].hop_length_samples,
-            held_out=tuple(track.source for track in validation),
+            held_out=held_out,
             held_out_start=held_out_start,
             too_short=tuple(track.source for track in tracks if track.frame_count < length),
         )
@@ -122,25 +127,35 @@ def _shared_names(
 
 
 def _split_files(
-    tracks: list[DescriptorTrack], length: int, share: float, seed: int
+    tracks: Sequence[DescriptorTrack], usable: list[DescriptorTrack], share: float, seed: int
 ) -> tuple[list[DescriptorTrack], list[DescriptorTrack]]:
-    """Draws tracks until they hold the share of all windows; the shortest if none is that short."""
-    windows = [track.frame_count - length + 1 for track in tracks]
-    wanted = share * sum(windows)
-    held: list[int] = []
-    held_windows = 0
-    for i in np.random.default_rng(seed).permutation(len(tracks)).tolist():
-        if held_windows >= wanted:
+    """Training and held-out part, each with at least one usable track.
+
+    What is held out follows from all tracks, however long a window is: models of different windows
+    can then be compared on what none of them has heard. Where that leaves nothing usable in one of
+    the parts, the usable tracks alone are divided.
+    """
+    parts: tuple[list[DescriptorTrack], list[DescriptorTrack]] = ([], [])
+    for candidates in (list(tracks), usable):
+        held = _drawn([track.frame_count for track in candidates], share, seed)
+        parts = (
+            [track for i, track in enumerate(candidates) if i not in held],
+            [track for i, track in enumerate(candidates) if i in held],
+        )
+        if all(any(track in usable for track in part) for part in parts):
             break
-        if held_windows + windows[i] <= _OVERSHOOT * wanted:
-            held.append(i)
-            held_windows += windows[i]
-    if not held:
-        held = [int(np.argmin(windows))]
-    return (
-        [track for i, track in enumerate(tracks) if i not in held],
-        [track for i, track in enumerate(tracks) if i in held],
-    )
+    return parts
+
+
+def _drawn(lengths: list[int], share: float, seed: int) -> set[int]:
+    """Places drawn until they hold the share of the whole; the shortest if none is that short."""
+    wanted = share * sum(lengths)
+    drawn: set[int] = set()
+    for i in np.random.default_rng(seed).permutation(len(lengths)).tolist():
+        held = sum(lengths[each] for each in drawn)
+        if held < wanted and held + lengths[i] <= _OVERSHOOT * wanted:
+            drawn.add(i)
+    return drawn or {int(np.argmin(lengths))}
 
 
 def _split_end(

@@ -54,6 +54,20 @@ def test_whole_files_are_held_out() -> None:
     np.testing.assert_allclose(raw, held.values, atol=1e-4)
 
 
+def test_models_of_any_window_are_checked_on_the_same_files() -> None:
+    tracks = [track(20 + 7 * i, f"{i}.wav", seed=i) for i in range(12)]
+    held_out = {corpus(*tracks, window=window, seed=3).held_out for window in (4, 16, 40)}
+    assert len(held_out) == 1
+
+
+def test_files_too_short_for_a_window_do_not_take_the_place_of_checks() -> None:
+    tracks = [*(track(9, f"short {i}", seed=i) for i in range(8)), track(90, "a"), track(80, "b")]
+    for seed in range(10):
+        cut = corpus(*tracks, window=30, seed=seed)
+        assert len(cut.training.starts)
+        assert len(cut.validation.starts)
+
+
 def test_no_frame_is_both_learnt_and_checked() -> None:
     for tracks in ([counted(100)], [track(50, "a", level=0), track(50, "b", level=100)]):
         cut = corpus(*tracks)
