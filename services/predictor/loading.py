@@ -125,7 +125,8 @@ class NetworkPredictor(Predictor):
         device = next(self._network.parameters()).device
         scored = torch.from_numpy(((known - self._means) / self._scales).astype(np.float32))
         nats: NDArray[np.float64] = density(scored.to(device), window_frames).double().cpu().numpy()
-        return nats - np.log(self._scales).sum()
+        raw: NDArray[np.float64] = nats - np.log(self._scales).sum()
+        return raw
 
     def _continue(
         self,

@@ -150,12 +150,13 @@ def _split_files(
 def _drawn(lengths: list[int], share: float, seed: int) -> set[int]:
     """Places drawn until they hold the share of the whole; the shortest if none is that short."""
     wanted = share * sum(lengths)
+    order: list[int] = np.random.default_rng(seed).permutation(len(lengths)).tolist()
     drawn: set[int] = set()
-    for i in np.random.default_rng(seed).permutation(len(lengths)).tolist():
+    for i in order:
         held = sum(lengths[each] for each in drawn)
         if held < wanted and held + lengths[i] <= _OVERSHOOT * wanted:
             drawn.add(i)
-    return drawn or {int(np.argmin(lengths))}
+    return drawn or {min(order, key=lengths.__getitem__)}
 
 
 def _split_end(

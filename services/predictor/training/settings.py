@@ -35,6 +35,7 @@ _AT_LEAST_ONE = (
     "rollout_frames",
 )
 _AT_LEAST_ZERO = (
+    "validation_seed",
     "dim_pos_encoding",
     "warmup_steps",
     "patience",
@@ -116,6 +117,9 @@ class PredictorTraining:
     outlier_deviations: float = 5.0
     """Frames with a feature further than this from the mean of their file, in standard deviations,
     count neither in the loss nor in the statistics; 0 means that all frames count."""
+    validation_seed: int = 0
+    """Where the choice of held-out files comes from, whatever the seed of the training: models of
+    several seeds can be compared."""
     validation_share: float = 0.1
     """Share of the windows that is held out, in whole files where there are several."""
     validation_windows: int = 0

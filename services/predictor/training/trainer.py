@@ -73,7 +73,7 @@ class PredictorTrainer:
             frames_ahead=self._ahead,
             outlier_deviations=settings.outlier_deviations,
             validation_share=settings.validation_share,
-            seed=seed,
+            seed=settings.validation_seed,
             feature_names=names,
         )
         self._shape = NetworkShape(
@@ -194,6 +194,7 @@ class PredictorTrainer:
                 "steps": self.steps,
                 "devices": self.world.size,
                 "validation_files": list(self.corpus.held_out),
+                "held_out_start": self.corpus.held_out_start,
             },
         ).to_json()
 

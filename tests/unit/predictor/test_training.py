@@ -57,6 +57,12 @@ def test_training_lowers_the_error_on_held_out_sound(architecture: str) -> None:
     assert trains.validate()[figure] < before - 0.5 * abs(before)
 
 
+def test_trainings_of_other_seeds_are_checked_on_the_same_files() -> None:
+    held_out = {trainer(seed=seed).corpus.held_out for seed in range(6)}
+    assert len(held_out) == 1
+    assert {trainer(validation_seed=seed).corpus.held_out for seed in range(6)} != held_out
+
+
 @pytest.mark.parametrize("architecture", ALL)
 def test_what_was_trained_predicts_raw_values_once_loaded(architecture: str) -> None:
     trains = trainer(architecture)
@@ -199,6 +205,7 @@ def test_training_settings_are_recorded_with_the_model() -> None:
         "steps": 1,
         "devices": 1,
         "validation_files": list(trained.corpus.held_out),
+        "held_out_start": 0,
     }
     assert recorded == asdict(replace(SMALL, selected_model="LSTM")) | beside
 
