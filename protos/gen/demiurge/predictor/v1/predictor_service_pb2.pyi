@@ -44,7 +44,7 @@ class Predictor(_message.Message):
     """Id of the predictor: that of the training run that made it, or of a plug-in's entry point."""
     version_id: _builtins.str
     """Id and training step, as "k3x9q1ab@4000", or whatever else names these answers for good. It is
-    a predictor_id, too.
+    a predictor_id, too, and never empty.
     """
     architecture: _builtins.str
     """Its form, as "LSTM" or "TransformerModel"."""
@@ -59,7 +59,7 @@ class Predictor(_message.Message):
     stochastic: _builtins.bool
     """True if it draws at random: temperature may be above 0, and the seed matters."""
     weights_sha256: _builtins.str
-    """SHA-256 of the weights, or whatever else changes when the answers change."""
+    """SHA-256 of the weights, or whatever else changes when the answers change; never empty."""
     step: _builtins.int
     """Training step of the weights."""
     @_builtins.property
@@ -101,7 +101,7 @@ class PredictDescriptorsRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     predictor_id: _builtins.str
-    """"id" (its best step), "id@step", or a version_id."""
+    """Id of the predictor (for its best step), "id@step", or a version_id as GetPredictor gives it."""
     steps: _builtins.int
     """Frames to predict."""
     seed: _builtins.int
@@ -138,11 +138,11 @@ class PredictDescriptorsResponse(_message.Message):
     TRACKS_FIELD_NUMBER: _builtins.int
     VERSION_ID_FIELD_NUMBER: _builtins.int
     version_id: _builtins.str
-    """The weights that answered."""
+    """The version_id of the predictor that answered; never empty."""
     @_builtins.property
     def tracks(self) -> _containers.RepeatedCompositeFieldContainer[_audio_pb2.DescriptorTrack]:
         """Exactly `steps` frames, inline where they fit into 1 MiB, features in the window's order.
-        Longer answers come in further `tracks`, to be joined in order.
+        Longer answers come in further `tracks`, to be joined in order. Values are finite.
         """
 
     def __init__(
@@ -167,7 +167,7 @@ class GetPredictorRequest(_message.Message):
 
     PREDICTOR_ID_FIELD_NUMBER: _builtins.int
     predictor_id: _builtins.str
-    """"id" (its best step), "id@step", or a version_id."""
+    """Id of the predictor (for its best step), "id@step", or a version_id as GetPredictor gives it."""
     def __init__(
         self,
         *,

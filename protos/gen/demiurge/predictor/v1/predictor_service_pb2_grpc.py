@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class PredictorServiceStub:
-    """PredictorService continues descriptor sequences.
+    """PredictorService continues descriptor sequences. Its server also serves grpc.health.v1, for "",
+    "readiness" and "demiurge.predictor.v1.PredictorService".
     """
 
     def __init__(self, channel):
@@ -53,18 +54,24 @@ class PredictorServiceStub:
 
 
 class PredictorServiceServicer:
-    """PredictorService continues descriptor sequences.
+    """PredictorService continues descriptor sequences. Its server also serves grpc.health.v1, for "",
+    "readiness" and "demiurge.predictor.v1.PredictorService".
     """
 
     def PredictDescriptors(self, request, context):
         """PredictDescriptors continues one window. The same request always gives the same track.
+
+        INVALID_ARGUMENT for a window that is missing, by reference, too short, above 1 MiB, not finite,
+        or of other features, rate or hop; for steps above max_steps; for a temperature that the
+        predictor cannot have. NOT_FOUND for an unknown predictor. RESOURCE_EXHAUSTED if it is busy.
+        FAILED_PRECONDITION for a predictor that is served, but fails.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPredictor(self, request, context):
-        """GetPredictor describes one predictor.
+        """GetPredictor describes one predictor. NOT_FOUND if it is unknown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +111,8 @@ def add_PredictorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PredictorService:
-    """PredictorService continues descriptor sequences.
+    """PredictorService continues descriptor sequences. Its server also serves grpc.health.v1, for "",
+    "readiness" and "demiurge.predictor.v1.PredictorService".
     """
 
     @staticmethod

@@ -31,33 +31,51 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PredictorServiceStub:
-    """PredictorService continues descriptor sequences."""
+    """PredictorService continues descriptor sequences. Its server also serves grpc.health.v1, for "",
+    "readiness" and "demiurge.predictor.v1.PredictorService".
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PredictorServiceAsyncStub: ...
     PredictDescriptors: _grpc.UnaryUnaryMultiCallable[_predictor_service_pb2.PredictDescriptorsRequest, _predictor_service_pb2.PredictDescriptorsResponse]
-    """PredictDescriptors continues one window. The same request always gives the same track."""
+    """PredictDescriptors continues one window. The same request always gives the same track.
+
+    INVALID_ARGUMENT for a window that is missing, by reference, too short, above 1 MiB, not finite,
+    or of other features, rate or hop; for steps above max_steps; for a temperature that the
+    predictor cannot have. NOT_FOUND for an unknown predictor. RESOURCE_EXHAUSTED if it is busy.
+    FAILED_PRECONDITION for a predictor that is served, but fails.
+    """
     GetPredictor: _grpc.UnaryUnaryMultiCallable[_predictor_service_pb2.GetPredictorRequest, _predictor_service_pb2.GetPredictorResponse]
-    """GetPredictor describes one predictor."""
+    """GetPredictor describes one predictor. NOT_FOUND if it is unknown."""
     ListPredictors: _grpc.UnaryUnaryMultiCallable[_predictor_service_pb2.ListPredictorsRequest, _predictor_service_pb2.ListPredictorsResponse]
     """ListPredictors lists the predictors served here, by id."""
 
 @_typing.type_check_only
 class PredictorServiceAsyncStub(PredictorServiceStub):
-    """PredictorService continues descriptor sequences."""
+    """PredictorService continues descriptor sequences. Its server also serves grpc.health.v1, for "",
+    "readiness" and "demiurge.predictor.v1.PredictorService".
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PredictDescriptors: _aio.UnaryUnaryMultiCallable[_predictor_service_pb2.PredictDescriptorsRequest, _predictor_service_pb2.PredictDescriptorsResponse]  # type: ignore[assignment]
-    """PredictDescriptors continues one window. The same request always gives the same track."""
+    """PredictDescriptors continues one window. The same request always gives the same track.
+
+    INVALID_ARGUMENT for a window that is missing, by reference, too short, above 1 MiB, not finite,
+    or of other features, rate or hop; for steps above max_steps; for a temperature that the
+    predictor cannot have. NOT_FOUND for an unknown predictor. RESOURCE_EXHAUSTED if it is busy.
+    FAILED_PRECONDITION for a predictor that is served, but fails.
+    """
     GetPredictor: _aio.UnaryUnaryMultiCallable[_predictor_service_pb2.GetPredictorRequest, _predictor_service_pb2.GetPredictorResponse]  # type: ignore[assignment]
-    """GetPredictor describes one predictor."""
+    """GetPredictor describes one predictor. NOT_FOUND if it is unknown."""
     ListPredictors: _aio.UnaryUnaryMultiCallable[_predictor_service_pb2.ListPredictorsRequest, _predictor_service_pb2.ListPredictorsResponse]  # type: ignore[assignment]
     """ListPredictors lists the predictors served here, by id."""
 
 class PredictorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """PredictorService continues descriptor sequences."""
+    """PredictorService continues descriptor sequences. Its server also serves grpc.health.v1, for "",
+    "readiness" and "demiurge.predictor.v1.PredictorService".
+    """
 
     @_abc_1.abstractmethod
     def PredictDescriptors(
@@ -65,7 +83,13 @@ class PredictorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _predictor_service_pb2.PredictDescriptorsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_predictor_service_pb2.PredictDescriptorsResponse, _abc.Awaitable[_predictor_service_pb2.PredictDescriptorsResponse]]:
-        """PredictDescriptors continues one window. The same request always gives the same track."""
+        """PredictDescriptors continues one window. The same request always gives the same track.
+
+        INVALID_ARGUMENT for a window that is missing, by reference, too short, above 1 MiB, not finite,
+        or of other features, rate or hop; for steps above max_steps; for a temperature that the
+        predictor cannot have. NOT_FOUND for an unknown predictor. RESOURCE_EXHAUSTED if it is busy.
+        FAILED_PRECONDITION for a predictor that is served, but fails.
+        """
 
     @_abc_1.abstractmethod
     def GetPredictor(
@@ -73,7 +97,7 @@ class PredictorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _predictor_service_pb2.GetPredictorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_predictor_service_pb2.GetPredictorResponse, _abc.Awaitable[_predictor_service_pb2.GetPredictorResponse]]:
-        """GetPredictor describes one predictor."""
+        """GetPredictor describes one predictor. NOT_FOUND if it is unknown."""
 
     @_abc_1.abstractmethod
     def ListPredictors(
