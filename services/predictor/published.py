@@ -13,14 +13,13 @@ from torch import Tensor
 
 from services.errors import InvalidInputError
 from services.predictor.config import PredictorConfig
-from services.predictor.loading import ARCHITECTURES
 from services.predictor.networks.network import NetworkShape, Rollout
 
 PUBLISHED_FEATURE_NAMES = tuple(sorted(f"mfcc{i}" for i in range(39)))
 DEFAULT_SAMPLE_RATE_HERTZ = 44100
 DEFAULT_HOP_LENGTH_SAMPLES = 1024
 
-# Published prefix -> ours; None leaves the tensor out. The first that fits counts.
+# By architecture: published prefix -> ours; None leaves the tensor out. The first that fits counts.
 _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
     "LSTM": (),
     "LSTMEncoderDecoderModel": (("pos_encoder.", None),),
@@ -52,9 +51,9 @@ def from_published(
     """
     arguments = _hyper_parameters(checkpoint) | dict(model_args or {})
     architecture = str(arguments.get("selected_model", ""))
-    if architecture not in ARCHITECTURES:
+    if architecture not in _RENAMED:
         raise InvalidInputError(
-            f"selected_model is {architecture!r}, not one of {', '.join(ARCHITECTURES)}",
+            f"selected_model is {architecture!r}, not one of {', '.join(_RENAMED)}",
             culprit="selected_model",
         )
     feature_count = _whole(arguments, "descriptor_size")

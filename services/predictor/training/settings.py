@@ -19,6 +19,9 @@ ARCHITECTURE_NAMES = (
 )
 FORECASTING = ("LSTMEncoderDecoderModel", "TransformerModel")
 """Those that give several frames at once."""
+ROLLED_OUT = ("LSTM", "TransformerEncoderOnlyModel")
+"""Those that can be taught by hearing themselves."""
+PROBABILISTIC = "ProbabilisticTransformer"
 ValidationFigure = Literal["mse", "nll", "rollout_mse", "free_run"]
 Schedule = Literal["constant", "cosine", "published"]
 _AT_LEAST_ONE = (
@@ -54,7 +57,8 @@ class PredictorTraining:
     """How a predictor is trained; the defaults are those of the published script."""
 
     selected_model: str = "LSTM"
-    """One of ARCHITECTURE_NAMES."""
+    """One of LSTM, LSTMEncoderDecoderModel, TransformerEncoderOnlyModel, TransformerModel and
+    ProbabilisticTransformer."""
     window_size: int = 10
     """Frames that the model looks at, the forecast not among them."""
     forecast_size: int = 3
@@ -80,7 +84,7 @@ class PredictorTraining:
     anchor: Anchor = "none"
     """What a prediction is told as a change from: nothing, as published, the `last` frame known, a
     `linear` prediction that is fitted before training, or, where several frames are forecast, the
-    `mean` of the window."""
+    `mean` of the window. A ProbabilisticTransformer has none."""
     attention_frames: int = 64
     """Frames that each layer of a ProbabilisticTransformer attends to."""
     mixtures: int = 8
@@ -104,8 +108,8 @@ class PredictorTraining:
     patience: int = 0
     """Validations in a row without a better figure after which training ends; 0 means never."""
     rollout_frames: int = 1
-    """Frames beyond its window that a one-step model tells in training; all but the first it tells
-    hearing itself. 1, as published, is teacher forcing alone."""
+    """Frames beyond its window that LSTM and TransformerEncoderOnlyModel tell in training; all but
+    the first they tell hearing themselves. 1, as published, is teacher forcing alone."""
     average_decay: float = 0.0
     """Of the moving average of the weights, which is validated and stored; 0 means that there is
     none."""
@@ -143,6 +147,17 @@ class PredictorTraining:
         if self.steps is not None and self.steps < 1:
             raise InvalidInputError(
                 f"steps is {self.steps}: it must be at least 1", culprit="steps"
+            )
+        if self.selected_model == PROBABILISTIC and self.anchor != "none":
+            raise InvalidInputError(
+                f"anchor is {self.anchor!r}, but a {PROBABILISTIC} has none: choose 'none'",
+                culprit="anchor",
+            )
+        if self.rollout_frames > 1 and self.selected_model not in ROLLED_OUT:
+            raise InvalidInputError(
+                f"rollout_frames is {self.rollout_frames}, but {self.selected_model} is not taught "
+                f"by hearing itself: choose 1, or one of {', '.join(ROLLED_OUT)}",
+                culprit="rollout_frames",
             )
         if self.anchor == "mean" and self.selected_model not in FORECASTING:
             raise InvalidInputError(

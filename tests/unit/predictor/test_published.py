@@ -84,6 +84,7 @@ def test_the_ignored_flag_for_encoder_layers_stays_ignored() -> None:
     ("changes", "culprit"),
     [
         ({"selected_model": "GRU"}, "selected_model"),
+        ({"selected_model": "ProbabilisticTransformer"}, "selected_model"),
         ({"descriptor_size": "many"}, "descriptor_size"),
         ({"descriptor_size": "5"}, "feature_names"),
         ({"window_size": "3", "forecast_size": "3"}, "window_size"),

@@ -178,10 +178,29 @@ def test_a_mean_of_the_window_is_no_anchor_of_a_single_step() -> None:
 
 
 @pytest.mark.parametrize(
+    ("architecture", "name", "value"),
+    [
+        ("ProbabilisticTransformer", "anchor", "last"),
+        ("ProbabilisticTransformer", "anchor", "linear"),
+        ("ProbabilisticTransformer", "anchor", "mean"),
+        ("ProbabilisticTransformer", "rollout_frames", 2),
+        ("LSTMEncoderDecoderModel", "rollout_frames", 2),
+        ("TransformerModel", "rollout_frames", 2),
+    ],
+)
+def test_what_an_architecture_would_ignore_is_refused(
+    architecture: str, name: str, value: Any
+) -> None:
+    with pytest.raises(InvalidInputError, match=f"{name} is .* {architecture} ") as raised:
+        PredictorTraining(selected_model=architecture, **{name: value})
+    assert raised.value.culprit == name
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [("steps", 0), ("patience", -1), ("rollout_frames", 0), ("average_decay", 1.0)],
 )
-def test_options_that_cannot_work_are_named(name: str, value: float) -> None:
+def test_options_that_cannot_work_are_named(name: str, value: Any) -> None:
     with pytest.raises(InvalidInputError) as raised:
         trainer(**{name: value})
     assert raised.value.culprit == name

@@ -7,12 +7,14 @@ import pytest
 
 from services.cli.training.begin import ordered_settings
 from services.cli.training.order import Order
+from services.cli.training.settings import settings_of
 from services.errors import InvalidInputError, NotFoundError
 from services.predictor.training.presets import preset
+from services.predictor.training.settings import ARCHITECTURE_NAMES, PredictorTraining
 
 
 def ordered(**changes: Any) -> Any:
-    values = {"preset": "standard", "seed": 0} | changes
+    values: dict[str, Any] = {"preset": "standard", "seed": 0} | changes
     return ordered_settings(Order("predictor", Path("music"), **values))
 
 
@@ -49,3 +51,12 @@ def test_an_unknown_architecture_is_named_with_those_there_are() -> None:
         ordered(overrides={"selected_model": "GRU"})
     with pytest.raises(InvalidInputError, match="selected_model is 'GRU'"):
         ordered(preset="published-script", overrides={"selected_model": "GRU"})
+
+
+def test_the_documentation_of_the_architecture_names_them_all() -> None:
+    [told] = [
+        each.documentation
+        for each in settings_of(PredictorTraining)
+        if each.path == "selected_model"
+    ]
+    assert all(name in told for name in ARCHITECTURE_NAMES)
