@@ -15,12 +15,12 @@ Configs = Mapping[str, Mapping[str, Any]]
 def divided(configs: Configs, tracks: Sequence[DescriptorTrack]) -> Material:
     """Training and held-out tracks, as the trainings of all these models divided them.
 
-    The names of what was kept back stand in a config's `training.validation_files`; of a single
-    file its end was, and a window's length before it belongs to neither part. A model of foreign
-    training has no such names, and follows the others.
+    The names of what was kept back stand in a config's `training.validation_files`. Of a single
+    file the end was, from `training.held_out_start` on, and a window's length before it belongs to
+    neither part. A model of foreign training has no such names, and follows the others.
 
     Raises NotFoundError, naming the first that is missing, if a file that was kept back is not
-    among the tracks; SettingsMismatchError, naming two models, if they kept back different files;
+    among the tracks; SettingsMismatchError, naming two models, if they kept back different parts;
     and InvalidInputError if no model says what it kept back.
     """
     if not tracks:
@@ -53,39 +53,36 @@ def divided(configs: Configs, tracks: Sequence[DescriptorTrack]) -> Material:
             "these recordings: give those that it was trained on",
             culprit=missing[0],
         )
-    own = [configs[model] for model in known]
-    # What is too short for any window is nobody's training part: the only other file was divided.
-    shortest = min(_length(config) for config in own)
-    others = [track for track in tracks if track.source not in kept_back]
-    if all(track.frame_count < shortest for track in others):
-        return _divided_within(next(track for track in tracks if track.source in kept_back), own)
-    return Material.of(others, [track for track in tracks if track.source in kept_back])
+    starts = {model: int(configs[model]["training"].get("held_out_start", 0)) for model in known}
+    if any(starts.values()):
+        if whole := [model for model, start in starts.items() if not start]:
+            part = max(starts, key=starts.__getitem__)
+            raise SettingsMismatchError(
+                f"{whole[0]} kept back the whole of {kept_back[0]}, {part} its end from frame "
+                f"{starts[part]} on: evaluate them in two calls",
+                culprit=part,
+            )
+        track = next(track for track in tracks if track.source in kept_back)
+        gap = max(int(configs[model]["window_frames"]) for model in known)
+        return _divided_within(track, starts, gap)
+    return Material.of(
+        [track for track in tracks if track.source not in kept_back],
+        [track for track in tracks if track.source in kept_back],
+    )
 
 
-def _length(config: Mapping[str, Any]) -> int:
-    """Frames of one training sequence."""
-    return int(config["window_frames"]) + int(config["forecast_frames"])
-
-
-def _divided_within(track: DescriptorTrack, configs: Sequence[Mapping[str, Any]]) -> Material:
+def _divided_within(track: DescriptorTrack, starts: Mapping[str, int], gap: int) -> Material:
     """A single track, at its end: what every training kept back, and what each one heard."""
-    ends = [
-        max(
-            round(float(config["training"]["validation_share"]) * track.frame_count),
-            _length(config),
-        )
-        for config in configs
-    ]
-    gap = max(int(config["window_frames"]) for config in configs)
-    heard = track.frame_count - gap - max(ends)
-    if heard < 1:
+    first, last = min(starts.values()), max(starts.values())
+    if first - gap < 1 or last >= track.frame_count:
         raise InvalidInputError(
-            f"{track.source}: {track.frame_count} frames are too few to be judged by",
+            f"{track.source}: {track.frame_count} frames are too few to be judged by: the end "
+            f"from frame {last} on was kept back",
             culprit=track.source,
         )
     return Material.of(
-        [replace(track, values=track.values[:heard])],
-        [replace(track, values=track.values[track.frame_count - min(ends) :])],
+        [replace(track, values=track.values[: first - gap])],
+        [replace(track, values=track.values[last:])],
     )
 
 

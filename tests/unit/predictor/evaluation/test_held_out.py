@@ -14,13 +14,13 @@ def track(name: str, frames: int = 100) -> DescriptorTrack:
     return DescriptorTrack(("a", "b"), values.astype(np.float32), 44100, 1024, name)
 
 
-def config(*held: str, window: int = 10, share: float = 0.2, hop: int = 1024) -> dict[str, Any]:
+def config(*held: str, window: int = 10, start: int = 0, hop: int = 1024) -> dict[str, Any]:
     return {
         "window_frames": window,
         "forecast_frames": 1,
         "sample_rate_hertz": 44100,
         "hop_length_samples": hop,
-        "training": {"validation_files": list(held), "validation_share": share, "seed": 0},
+        "training": {"validation_files": list(held), "held_out_start": start},
     }
 
 
@@ -62,10 +62,7 @@ def test_of_a_single_file_that_is_long_enough_the_end_is_held_out(
     others: list[DescriptorTrack],
 ) -> None:
     whole = track("a.wav", 200)
-    parts = divided({"m": config("a.wav"), "n": config("a.wav", window=30)}, [whole, *others])
-    # A fifth is held out; a window of the longer kind belongs to neither part.
-    assert parts.held_out[0].values[:, 0].tolist() == list(range(160, 200))
-    assert parts.training[0].values[-1, 0] == 129
+    configs = {}
     for window in (10, 30):
         cut = Corpus.of(
             [whole, *others],
@@ -75,10 +72,32 @@ def test_of_a_single_file_that_is_long_enough_the_end_is_held_out(
             validation_share=0.2,
             seed=0,
         )
-        assert cut.held_out_start <= 160
+        configs[f"of {window}"] = config("a.wav", window=window, start=cut.held_out_start)
         assert len(cut.training.frames) >= 130
-    with pytest.raises(InvalidInputError, match="too few to be judged by"):
-        divided({"m": config("a.wav", window=90)}, [track("a.wav")])
+    parts = divided(configs, [whole, *others])
+    # A fifth is held out; a window of the longer kind belongs to neither part.
+    assert parts.held_out[0].values[:, 0].tolist() == list(range(160, 200))
+    assert sources(parts.training) == ["a.wav"]
+    assert parts.training[0].values[-1, 0] == 129
+
+
+def test_of_ends_that_begin_at_different_frames_what_all_kept_back_is_held_out() -> None:
+    configs = {"m": config("a.wav", start=150), "n": config("a.wav", start=170)}
+    parts = divided(configs, [track("a.wav", 200)])
+    assert parts.held_out[0].values[0, 0] == 170
+    assert parts.training[0].values[-1, 0] == 139
+
+
+def test_a_file_too_short_for_what_was_kept_back_of_it_is_named() -> None:
+    for start, window in ((100, 10), (80, 90)):
+        with pytest.raises(InvalidInputError, match=r"a\.wav: 100 frames are too few to be judged"):
+            divided({"m": config("a.wav", window=window, start=start)}, [track("a.wav")])
+
+
+def test_models_that_kept_back_the_whole_and_the_end_of_a_file_are_both_named() -> None:
+    configs = {"whole": config("a.wav"), "end": config("a.wav", start=80)}
+    with pytest.raises(SettingsMismatchError, match=r"whole kept back .* a\.wav, end its end from"):
+        divided(configs, FOUR)
 
 
 def test_models_of_other_framings_are_both_named() -> None:
