@@ -37,7 +37,8 @@ def models() -> None:
                 form = f"{predictor.architecture}, window {predictor.window_frames}"
                 # The version of a plug-in is not a step.
                 version = predictor.version_id.partition("@")[2] or str(predictor.step)
-                rows.append(("predictor", predictor.id, version, form, rate, hop, ""))
+                judged = chief_figure(predictor.figures)
+                rows.append(("predictor", predictor.id, version, form, rate, hop, judged))
             if not found.next_page_token:
                 break
             predictors.page_token = found.next_page_token
@@ -52,6 +53,14 @@ def models() -> None:
 _CHIEF = (
     ("stft_distance", "griffin_lim_stft_distance", "STFT distance {:.2f} x Griffin-Lim's"),
     ("frechet_distance", "frechet_distance_half_to_half", "Fréchet distance {:.2f} x half to half"),
+    *(
+        (
+            f"error_{ahead}",
+            f"linear_autoregression_error_{ahead}",
+            f"error at {ahead} {{:.2f}} x linear autoregression's",
+        )
+        for ahead in (100, 10, 1)
+    ),
 )
 
 

@@ -1,6 +1,7 @@
 """The predictor service: a window in, its continuation out. Its only store is that of models."""
 
 import asyncio
+import re
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 DEFAULT_PAGE_SIZE = 100
 FAMILY = "predictor"
 MEGABYTE = 1_000_000
+# Few of the figures: a page may hold a thousand predictors.
+_LISTED = re.compile(r"(linear_autoregression_)?error_\d+")
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -224,6 +227,9 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             stochastic=architecture_of(config).stochastic,
             weights_sha256=version.weights_sha256,
             step=version.step,
+            figures={
+                name: value for name, value in version.figures.items() if _LISTED.fullmatch(name)
+            },
         )
 
 

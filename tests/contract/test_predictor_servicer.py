@@ -285,6 +285,15 @@ async def test_a_predictor_is_described(service: Service) -> None:
     )
 
 
+async def test_a_predictor_that_was_judged_is_described_with_its_errors(service: Service) -> None:
+    version = trained(service.models, "wren")
+    errors = {"error_10": 0.5, "linear_autoregression_error_10": 0.75}
+    more = {"error_10_standard_error": 0.1, "static_error_10": 0.4, "persistence_error_10": 1.0}
+    service.models.describe(version, figures=errors | more, card="", pictures={})
+    answer = await service.stub.GetPredictor(pb.GetPredictorRequest(predictor_id="wren"))
+    assert dict(answer.predictor.figures) == errors
+
+
 async def test_one_that_computes_deltas_is_described_by_the_columns_it_answers_in(
     service: Service,
 ) -> None:

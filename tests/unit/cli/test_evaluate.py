@@ -168,6 +168,10 @@ def test_the_chief_figure_is_a_ratio() -> None:
     assert chief_figure({"stft_distance": 3.0}) == ""
     distances = {"frechet_distance": 300.0, "frechet_distance_half_to_half": 200.0}
     assert chief_figure(distances) == "Fréchet distance 1.50 x half to half"
+    errors = {"error_10": 0.1, "linear_autoregression_error_10": 0.2, "error_100": 0.9}
+    assert chief_figure(errors) == "error at 10 0.50 x linear autoregression's"
+    errors["linear_autoregression_error_100"] = 0.75
+    assert chief_figure(errors) == "error at 100 1.20 x linear autoregression's"
     assert chief_figure({"silent_share": 1.0, "frechet_distance_half_to_half": 2.0}) == "silent"
 
 

@@ -26,13 +26,15 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from demiurge.audio.v1 import audio_pb2 as demiurge_dot_audio_dot_v1_dot_audio__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-demiurge/predictor/v1/predictor_service.proto\x12\x15\x64\x65miurge.predictor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x64\x65miurge/audio/v1/audio.proto\"\xf3\x01\n\tPredictor\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nversion_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x15\n\rwindow_frames\x18\x04 \x01(\r\x12\x15\n\rfeature_names\x18\x05 \x03(\t\x12\x19\n\x11sample_rate_hertz\x18\x06 \x01(\x05\x12\x1a\n\x12hop_length_samples\x18\x07 \x01(\x05\x12\x11\n\tmax_steps\x18\x08 \x01(\r\x12\x12\n\nstochastic\x18\t \x01(\x08\x12\x16\n\x0eweights_sha256\x18\n \x01(\t\x12\x0c\n\x04step\x18\x0b \x01(\x03\"\xc9\x01\n\x19PredictDescriptorsRequest\x12 \n\x0cpredictor_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12:\n\x06window\x18\x02 \x01(\x0b\x32\".demiurge.audio.v1.DescriptorTrackB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\x05steps\x18\x03 \x01(\rB\x0b\xbaH\x08*\x06\x18\xa0\x8d\x06(\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12$\n\x0btemperature\x18\x05 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00 A-\x00\x00\x00\x00\"d\n\x1aPredictDescriptorsResponse\x12\x32\n\x06tracks\x18\x01 \x03(\x0b\x32\".demiurge.audio.v1.DescriptorTrack\x12\x12\n\nversion_id\x18\x02 \x01(\t\"7\n\x13GetPredictorRequest\x12 \n\x0cpredictor_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\"K\n\x14GetPredictorResponse\x12\x33\n\tpredictor\x18\x01 \x01(\x0b\x32 .demiurge.predictor.v1.Predictor\"T\n\x15ListPredictorsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"g\n\x16ListPredictorsResponse\x12\x34\n\npredictors\x18\x01 \x03(\x0b\x32 .demiurge.predictor.v1.Predictor\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe5\x02\n\x10PredictorService\x12y\n\x12PredictDescriptors\x12\x30.demiurge.predictor.v1.PredictDescriptorsRequest\x1a\x31.demiurge.predictor.v1.PredictDescriptorsResponse\x12g\n\x0cGetPredictor\x12*.demiurge.predictor.v1.GetPredictorRequest\x1a+.demiurge.predictor.v1.GetPredictorResponse\x12m\n\x0eListPredictors\x12,.demiurge.predictor.v1.ListPredictorsRequest\x1a-.demiurge.predictor.v1.ListPredictorsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-demiurge/predictor/v1/predictor_service.proto\x12\x15\x64\x65miurge.predictor.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x64\x65miurge/audio/v1/audio.proto\"\xe3\x02\n\tPredictor\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nversion_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x15\n\rwindow_frames\x18\x04 \x01(\r\x12\x15\n\rfeature_names\x18\x05 \x03(\t\x12\x19\n\x11sample_rate_hertz\x18\x06 \x01(\x05\x12\x1a\n\x12hop_length_samples\x18\x07 \x01(\x05\x12\x11\n\tmax_steps\x18\x08 \x01(\r\x12\x12\n\nstochastic\x18\t \x01(\x08\x12\x16\n\x0eweights_sha256\x18\n \x01(\t\x12\x0c\n\x04step\x18\x0b \x01(\x03\x12>\n\x07\x66igures\x18\x0c \x03(\x0b\x32-.demiurge.predictor.v1.Predictor.FiguresEntry\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xc9\x01\n\x19PredictDescriptorsRequest\x12 \n\x0cpredictor_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12:\n\x06window\x18\x02 \x01(\x0b\x32\".demiurge.audio.v1.DescriptorTrackB\x06\xbaH\x03\xc8\x01\x01\x12\x1a\n\x05steps\x18\x03 \x01(\rB\x0b\xbaH\x08*\x06\x18\xa0\x8d\x06(\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12$\n\x0btemperature\x18\x05 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00 A-\x00\x00\x00\x00\"d\n\x1aPredictDescriptorsResponse\x12\x32\n\x06tracks\x18\x01 \x03(\x0b\x32\".demiurge.audio.v1.DescriptorTrack\x12\x12\n\nversion_id\x18\x02 \x01(\t\"7\n\x13GetPredictorRequest\x12 \n\x0cpredictor_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\"K\n\x14GetPredictorResponse\x12\x33\n\tpredictor\x18\x01 \x01(\x0b\x32 .demiurge.predictor.v1.Predictor\"T\n\x15ListPredictorsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"g\n\x16ListPredictorsResponse\x12\x34\n\npredictors\x18\x01 \x03(\x0b\x32 .demiurge.predictor.v1.Predictor\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe5\x02\n\x10PredictorService\x12y\n\x12PredictDescriptors\x12\x30.demiurge.predictor.v1.PredictDescriptorsRequest\x1a\x31.demiurge.predictor.v1.PredictDescriptorsResponse\x12g\n\x0cGetPredictor\x12*.demiurge.predictor.v1.GetPredictorRequest\x1a+.demiurge.predictor.v1.GetPredictorResponse\x12m\n\x0eListPredictors\x12,.demiurge.predictor.v1.ListPredictorsRequest\x1a-.demiurge.predictor.v1.ListPredictorsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'demiurge.predictor.v1.predictor_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PREDICTOR_FIGURESENTRY']._loaded_options = None
+  _globals['_PREDICTOR_FIGURESENTRY']._serialized_options = b'8\001'
   _globals['_PREDICTDESCRIPTORSREQUEST'].fields_by_name['predictor_id']._loaded_options = None
   _globals['_PREDICTDESCRIPTORSREQUEST'].fields_by_name['predictor_id']._serialized_options = b'\272H\007r\005\020\001(\377\001'
   _globals['_PREDICTDESCRIPTORSREQUEST'].fields_by_name['window']._loaded_options = None
@@ -48,19 +50,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPREDICTORSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTPREDICTORSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200\010'
   _globals['_PREDICTOR']._serialized_start=133
-  _globals['_PREDICTOR']._serialized_end=376
-  _globals['_PREDICTDESCRIPTORSREQUEST']._serialized_start=379
-  _globals['_PREDICTDESCRIPTORSREQUEST']._serialized_end=580
-  _globals['_PREDICTDESCRIPTORSRESPONSE']._serialized_start=582
-  _globals['_PREDICTDESCRIPTORSRESPONSE']._serialized_end=682
-  _globals['_GETPREDICTORREQUEST']._serialized_start=684
-  _globals['_GETPREDICTORREQUEST']._serialized_end=739
-  _globals['_GETPREDICTORRESPONSE']._serialized_start=741
-  _globals['_GETPREDICTORRESPONSE']._serialized_end=816
-  _globals['_LISTPREDICTORSREQUEST']._serialized_start=818
-  _globals['_LISTPREDICTORSREQUEST']._serialized_end=902
-  _globals['_LISTPREDICTORSRESPONSE']._serialized_start=904
-  _globals['_LISTPREDICTORSRESPONSE']._serialized_end=1007
-  _globals['_PREDICTORSERVICE']._serialized_start=1010
-  _globals['_PREDICTORSERVICE']._serialized_end=1367
+  _globals['_PREDICTOR']._serialized_end=488
+  _globals['_PREDICTOR_FIGURESENTRY']._serialized_start=442
+  _globals['_PREDICTOR_FIGURESENTRY']._serialized_end=488
+  _globals['_PREDICTDESCRIPTORSREQUEST']._serialized_start=491
+  _globals['_PREDICTDESCRIPTORSREQUEST']._serialized_end=692
+  _globals['_PREDICTDESCRIPTORSRESPONSE']._serialized_start=694
+  _globals['_PREDICTDESCRIPTORSRESPONSE']._serialized_end=794
+  _globals['_GETPREDICTORREQUEST']._serialized_start=796
+  _globals['_GETPREDICTORREQUEST']._serialized_end=851
+  _globals['_GETPREDICTORRESPONSE']._serialized_start=853
+  _globals['_GETPREDICTORRESPONSE']._serialized_end=928
+  _globals['_LISTPREDICTORSREQUEST']._serialized_start=930
+  _globals['_LISTPREDICTORSREQUEST']._serialized_end=1014
+  _globals['_LISTPREDICTORSRESPONSE']._serialized_start=1016
+  _globals['_LISTPREDICTORSRESPONSE']._serialized_end=1119
+  _globals['_PREDICTORSERVICE']._serialized_start=1122
+  _globals['_PREDICTORSERVICE']._serialized_end=1479
 # @@protoc_insertion_point(module_scope)

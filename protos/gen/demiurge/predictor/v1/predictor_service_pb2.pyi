@@ -29,6 +29,26 @@ class Predictor(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FiguresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     VERSION_ID_FIELD_NUMBER: _builtins.int
     ARCHITECTURE_FIELD_NUMBER: _builtins.int
@@ -40,6 +60,7 @@ class Predictor(_message.Message):
     STOCHASTIC_FIELD_NUMBER: _builtins.int
     WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the predictor: that of the training run that made it, or of a plug-in's entry point."""
     version_id: _builtins.str
@@ -66,6 +87,12 @@ class Predictor(_message.Message):
     def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Features that it reads and writes, in any order."""
 
+    @_builtins.property
+    def figures(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Errors on held-out sound by frames ahead, as "error_100", and, beside them, those of a linear
+        autoregression, as "linear_autoregression_error_100"; empty if it was never judged.
+        """
+
     def __init__(
         self,
         *,
@@ -80,10 +107,11 @@ class Predictor(_message.Message):
         stochastic: _builtins.bool = ...,
         weights_sha256: _builtins.str = ...,
         step: _builtins.int = ...,
+        figures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "feature_names", b"feature_names", "hop_length_samples", b"hop_length_samples", "id", b"id", "max_steps", b"max_steps", "sample_rate_hertz", b"sample_rate_hertz", "step", b"step", "stochastic", b"stochastic", "version_id", b"version_id", "weights_sha256", b"weights_sha256", "window_frames", b"window_frames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "feature_names", b"feature_names", "figures", b"figures", "hop_length_samples", b"hop_length_samples", "id", b"id", "max_steps", b"max_steps", "sample_rate_hertz", b"sample_rate_hertz", "step", b"step", "stochastic", b"stochastic", "version_id", b"version_id", "weights_sha256", b"weights_sha256", "window_frames", b"window_frames"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
