@@ -131,12 +131,21 @@ def test_rollouts_teach_with_what_the_model_said_itself(architecture: str) -> No
 
 @pytest.mark.parametrize("architecture", ONE_STEP)
 def test_rollouts_lower_the_error_of_what_it_goes_on_with(architecture: str) -> None:
+    """On the sounds that it learns from: three made-up ones tell nothing of a fourth."""
     trains = trainer(architecture, rollout_frames=6, deltas="computed")
-    before = trains.validate()["rollout_mse"]
-    for _ in range(60):
+    before = error_of_going_on(trains)
+    for _ in range(30):
         trains.step()
-    assert trains.validate()["rollout_mse"] < before
+    assert error_of_going_on(trains) < 0.7 * before
     assert trains.config()["forecast_frames"] == 1
+
+
+@torch.inference_mode()
+def error_of_going_on(trains: PredictorTrainer) -> float:
+    """Mean squared error of the six frames after a window, the model hearing itself."""
+    frames, _ = trains._training.at(trains._training.starts)
+    told = trains.network.eval().continued(frames[:, :6], 6, 1, "sliding", lambda: None)
+    return float((told - frames[:, 6:]).square().mean())
 
 
 def test_the_rollout_error_is_that_of_the_predictor() -> None:
