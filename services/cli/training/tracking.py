@@ -154,7 +154,12 @@ class Tracker:
         artifact = wandb.Artifact(
             f"{version.family}-{version.id}",
             ARTIFACT_TYPE,
-            metadata={"family": version.family, "step": version.step, **version.figures},
+            # In one key: W&B takes a hundred, and a predictor has more figures.
+            metadata={
+                "family": version.family,
+                "step": version.step,
+                "figures": dict(version.figures),
+            },
         )
         files = {
             WEIGHTS: models.read_weights(version),
