@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from services.runtime.model_store import ModelVersion
 
 _SECONDS = re.compile(r"([\d.]+) s of training")
-# Figures of one column: those of a length of their own go before.
 _ALIVE = {
     "variance": "variance_ratio",
     "spectrum": "spectrum_distance",
@@ -25,12 +24,13 @@ _ALIVE = {
     "dying": "drift_variance",
     "drift": "drift_mean",
 }
-_MORE = {
-    "log-likelihood (nats)": "log_likelihood",
+_NEW = {
     "nearest window 1 %": "nearest_window_1",
     "held-out 1 %": "recorded_nearest_window_1",
     "near copies": "near_copy_share",
 }
+_TOLD = ("architecture", "preset", "seed", "steps", "minutes", "parameters", "size")
+_KINDS = ("recordings", "baseline", "extra", "model")
 
 
 @dataclass(frozen=True)
@@ -85,28 +85,39 @@ def terminal(comparison: "Comparison") -> str:
 
 
 def markdown(comparison: "Comparison", facts: Mapping[str, Facts]) -> str:
-    """All that is compared, a line for each entry; figures that no entry has are left out."""
-    named: dict[str, str] = {}
-    for ahead in comparison.horizons:
-        named[f"error at {ahead}"] = f"error_{ahead}"
-    for ahead in comparison.horizons:
-        named[f"statics at {ahead}"] = f"static_error_{ahead}"
-    for ahead in comparison.horizons:
-        named[f"CRPS at {ahead}"] = f"crps_{ahead}"
-    named |= _ALIVE | {f"{name}, long": LONG + figure for name, figure in _ALIVE.items()} | _MORE
-    known = {figure for entry in comparison.entries for figure in entry.figures}
-    named = {name: figure for name, figure in named.items() if figure in known}
-    told = ("architecture", "preset", "seed", "steps", "training", "parameters", "size")
-    header = ("predictor", *(told if facts else ()), *named)
-    rows = [
+    """All that is compared, in tables that fit on a page; what no entry has is left out.
+
+    Baselines come first, then models by architecture.
+    """
+
+    def order(entry: "Entry") -> tuple[int, str]:
+        told = facts.get(entry.name)
+        return _KINDS.index(entry.kind), told.architecture if told else ""
+
+    entries = sorted(comparison.entries, key=order)
+    horizons = comparison.horizons
+    errors = {f"error at {ahead}": f"error_{ahead}" for ahead in horizons}
+    less = {
+        f"less than autoregression at {ahead}": f"error_{ahead}_below_autoregression"
+        for ahead in horizons
+    }
+    statics = {f"statics at {ahead}": f"static_error_{ahead}" for ahead in horizons}
+    crps = {f"CRPS at {ahead}": f"crps_{ahead}" for ahead in horizons}
+    tables = [
+        ("Models", _models(entries, facts)),
         (
-            entry.title,
-            *(_told(facts.get(entry.name)) if facts else ()),
-            *(_error(entry, figure) for figure in named.values()),
-        )
-        for entry in comparison.entries
+            "Errors",
+            _table(entries, facts, errors | less | {"log-likelihood (nats)": "log_likelihood"}),
+        ),
+        ("Errors of the statics, and CRPS", _table(entries, facts, statics | crps)),
+        ("Aliveness", _table(entries, facts, _ALIVE)),
+        (
+            "Aliveness of long continuations",
+            _table(entries, facts, {name: LONG + figure for name, figure in _ALIVE.items()}),
+        ),
+        ("Distance to the training part", _table(entries, facts, _NEW)),
     ]
-    return "\n".join(_line(row) for row in (header, ("---",) * len(header), *rows))
+    return "\n\n".join(f"**{title}**\n\n{table}" for title, table in tables if table)
 
 
 def as_json(comparison: "Comparison", facts: Mapping[str, Facts]) -> bytes:
@@ -130,15 +141,42 @@ def as_json(comparison: "Comparison", facts: Mapping[str, Facts]) -> bytes:
     return orjson.dumps(told, option=orjson.OPT_INDENT_2)
 
 
-def _told(facts: Facts | None) -> tuple[str, ...]:
-    if facts is None:
-        return ("",) * 7
+def _models(entries: Sequence["Entry"], facts: Mapping[str, Facts]) -> str:
+    """What is known of the models beside their figures."""
+    names = dict.fromkeys(entry.name for entry in entries if entry.name in facts)
+    return _lines(("predictor", *_TOLD), [(name, *_told(facts[name])) for name in names])
+
+
+def _table(entries: Sequence["Entry"], facts: Mapping[str, Facts], named: Mapping[str, str]) -> str:
+    """A line for each entry that has any of these figures, a column for each that any has."""
+    rows = [entry for entry in entries if any(each in entry.figures for each in named.values())]
+    known = {figure for entry in rows for figure in entry.figures}
+    named = {name: figure for name, figure in named.items() if figure in known}
+    header = ("predictor", *(("architecture",) if facts else ()), *named)
+    cells = [
+        (
+            entry.title,
+            *((facts[entry.name].architecture if entry.name in facts else "",) if facts else ()),
+            *(_error(entry, figure) for figure in named.values()),
+        )
+        for entry in rows
+    ]
+    return _lines(header, cells)
+
+
+def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    return "\n".join(_line(row) for row in (header, ("---",) * len(header), *rows))
+
+
+def _told(facts: Facts) -> tuple[str, ...]:
     return (
         facts.architecture,
         facts.preset,
         facts.seed,
         str(facts.steps),
-        "" if facts.seconds is None else f"{facts.seconds:.0f} s",
+        "" if facts.seconds is None else f"{facts.seconds / 60:.1f}",
         f"{facts.parameters:,}",
         f"{facts.size_bytes / 1e6:.2f} MB",
     )
@@ -147,7 +185,7 @@ def _told(facts: Facts | None) -> tuple[str, ...]:
 def _error(entry: "Entry", figure: str) -> str:
     error = entry.figures.get(f"{figure}_standard_error")
     told = _number(entry.figures.get(figure))
-    return f"{told} ± {error:.2f}" if told and error else told
+    return f"{told} ± {error:.3f}" if told and error else told
 
 
 def _number(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """Predictors compared: all from the same places of the same held-out files, beside baselines."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from services.predictor.deltas import WIDTH
 from services.predictor.evaluation.autoregression import ORDERS, LinearAutoregression
@@ -16,6 +16,7 @@ from services.predictor.evaluation.ground import (
 from services.predictor.evaluation.material import Material
 from services.predictor.port import FloatArray
 
+AUTOREGRESSION = "linear autoregression"
 Progress = Callable[[int, int], None]
 """Told how many of how many parts of the work are done."""
 
@@ -56,9 +57,7 @@ def baselines(
     return [
         Contestant("persistence", Persistence(material), "baseline"),
         Contestant("training mean", TrainingMean(material), "baseline"),
-        Contestant(
-            "linear autoregression", LinearAutoregression(material, orders), kind="baseline"
-        ),
+        Contestant(AUTOREGRESSION, LinearAutoregression(material, orders), kind="baseline"),
         Contestant("direct linear forecast", DirectForecast(material, window_frames), "extra"),
     ]
 
@@ -72,13 +71,14 @@ def compare(
 ) -> Comparison:
     """Compares models and baselines; figures are in z-scores of the training part.
 
-    `Answers` says what the errors are and `Motion.beside` what tells how alive a predictor is.
-    A stochastic one has two entries: at temperature 0, and at temperature 1, where the errors are
-    those of the mean of some samples and the rest is of single ones. `log_likelihood` is the mean
-    over frames of the logarithm of the density of z-scored statics, in nats. Figures that begin
-    with `training_` are ratios to the training tracks, in the place of the held-out ones; those
-    that begin with `long_` are of longer continuations. The last entry is of the training tracks
-    beside the held-out ones: how alike music is.
+    `Answers` says what the errors are, and how much smaller than those of the linear
+    autoregression; `Motion.beside` says what tells how alive a predictor is. A stochastic one has
+    two entries: at temperature 0, and at temperature 1, where the errors are those of the mean of
+    some samples and the rest is of single ones. `log_likelihood` is the mean over frames of the
+    logarithm of the density of z-scored statics, in nats. Figures that begin with `training_` are
+    ratios to the training tracks, in the place of the held-out ones; those that begin with `long_`
+    are of longer continuations. The last entry is of the training tracks beside the held-out ones:
+    how alike music is.
 
     Raises InvalidInputError if no held-out track has a window's length and some frames beyond, and
     SettingsMismatchError if a predictor does not know the features.
@@ -94,6 +94,7 @@ def compare(
         entries.append(ground.at_zero(contestant))
         if contestant.predictor.stochastic:
             entries.append(ground.sampled(contestant))
+    entries = _beside_autoregression(ground, entries)
     entries.append(ground.recordings())
     progress(len(contestants), len(contestants))
     middle = len(ground.places) // 2
@@ -112,6 +113,21 @@ def compare(
     )
 
 
+def _beside_autoregression(ground: Ground, entries: Sequence[Entry]) -> list[Entry]:
+    """All entries, the others with how much less they err than its most likely continuations."""
+    reference = next(
+        entry for entry in entries if entry.name == AUTOREGRESSION and not entry.temperature
+    )
+    return [
+        entry
+        if entry is reference or entry.ahead is None or reference.ahead is None
+        else replace(
+            entry, figures=entry.figures | ground.answers.below(entry.ahead, reference.ahead)
+        )
+        for entry in entries
+    ]
+
+
 def _remarks(ground: Ground, contestants: Sequence[Contestant]) -> list[str]:
     material, settings = ground.material, ground.settings
     used = {place.track for place in ground.places}
@@ -128,6 +144,9 @@ def _remarks(ground: Ground, contestants: Sequence[Contestant]) -> list[str]:
         "are mean squared errors of z-scores by the training part, exactly so many frames ahead; 1 "
         "is the variance of the training part. Standard errors are over files. Frames that are "
         "outliers of their file count in no error.",
+        "Less than autoregression: by how much the error is smaller than the linear "
+        "autoregression's at temperature 0, place by place, so that its standard error says "
+        "whether a predictor beats that baseline; below 0 it does not.",
         "The last deltas of what is heard are those of a sound that ends there, as in a run.",
         f"The linear autoregression has order {autoregression.order} and ridge "
         f"{autoregression.ridge:g}"

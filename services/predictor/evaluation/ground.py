@@ -72,6 +72,8 @@ class Entry:
     figures: dict[str, float]
     example: FloatArray | None = None
     """Its continuation of the example's place, raw (frames, features)."""
+    ahead: NDArray[np.float64] | None = None
+    """What its errors are of, z-scores (places, horizons, features)."""
 
     @property
     def title(self) -> str:
@@ -136,7 +138,7 @@ class Ground:
         ahead = at_horizons(scored, self.answers.horizons).astype(np.float64)
         figures = self.answers.errors(ahead) | self.answers.crps(ahead[np.newaxis])
         figures |= self._motion(scored)
-        return Entry(contestant.name, contestant.kind, 0.0, figures, told[len(told) // 2])
+        return Entry(contestant.name, contestant.kind, 0.0, figures, told[len(told) // 2], ahead)
 
     def sampled(self, contestant: Contestant) -> Entry:
         """Its continuations at temperature 1."""
@@ -151,7 +153,8 @@ class Ground:
             ahead.append(self.material.scored(chosen))
         assert first is not None  # noqa: S101 - there is at least one sample
         samples = np.stack(ahead)
-        figures = self.answers.errors(samples.mean(axis=0)) | self.answers.crps(samples)
+        mean = samples.mean(axis=0).astype(np.float64)
+        figures = self.answers.errors(mean) | self.answers.crps(samples)
         scored = self.material.scored(first)
         figures |= self._motion(scored) | self._likelihood(contestant)
         figures |= self._novelty(scored)
@@ -159,7 +162,7 @@ class Ground:
             windows = self.material.windows(self.long_places, self.windows.shape[1])
             told = self._continued(contestant, windows, self.long_frames, temperature=1.0)
             figures |= self._motion(self.material.scored(told))
-        return Entry(contestant.name, contestant.kind, 1.0, figures, first[len(first) // 2])
+        return Entry(contestant.name, contestant.kind, 1.0, figures, first[len(first) // 2], mean)
 
     def recordings(self) -> Entry:
         """The training tracks beside the held-out ones."""

@@ -47,6 +47,26 @@ class Answers:
                     figures[f"{prefix}error_{ahead}_standard_error"] = error
         return figures
 
+    def below(self, told: Array, reference: Array) -> dict[str, float]:
+        """`error_<h>_below_autoregression`: how much smaller the error is than the reference's.
+
+        The mean over places of what the squared errors of (places, horizons, features) differ by,
+        above 0 where `told` is better. Both err at the same places, so its standard error, over
+        files, is much smaller than those of the errors. The same of the statics.
+        """
+        gained = np.square(reference - self.values) - np.square(told - self.values)
+        figures = {}
+        for number, ahead in enumerate(self.horizons):
+            if ahead not in WITH_STANDARD_ERROR:
+                continue
+            counted = self.counts[:, number]
+            each, files = gained[counted, number], self.files[counted]
+            for prefix, of in (("", each), ("static_", each[:, : self.static_count])):
+                name = f"{prefix}error_{ahead}_below_autoregression"
+                figures[name] = float(of.mean())
+                figures[f"{name}_standard_error"] = standard_error(of.mean(axis=1), files)
+        return figures
+
     def crps(self, samples: Array) -> dict[str, float]:
         """`crps_<h>` of (samples, places, horizons, features): the mean over features and places.
 

@@ -151,6 +151,16 @@ def test_a_linear_process_is_best_told_by_the_linear_autoregression(compared: Co
     assert sampled["log_likelihood"] == pytest.approx(expected, abs=0.2)
 
 
+def test_errors_are_told_beside_the_autoregression_s(compared: Comparison) -> None:
+    name = "error_10_below_autoregression"
+    own = figures(compared, "linear autoregression")
+    assert name not in own
+    for title in ("persistence", "copying", "linear autoregression, temperature 1"):
+        beside = figures(compared, title)
+        assert beside[name] == pytest.approx(own["error_10"] - beside["error_10"])
+        assert beside[name] < 0
+
+
 def test_the_training_tracks_stand_beside_the_held_out_ones(compared: Comparison) -> None:
     music = figures(compared, "recordings of the training part")
     assert music["variance_ratio"] == pytest.approx(1, abs=0.3)

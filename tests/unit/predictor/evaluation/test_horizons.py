@@ -29,12 +29,28 @@ def test_errors_are_means_of_squares_over_all_features_and_over_the_statics() ->
     assert "error_1_standard_error" not in figures
 
 
+def test_what_an_error_is_smaller_by_is_told_place_by_place() -> None:
+    asked = answers(40)
+    noise = np.random.default_rng(1).standard_normal(asked.values.shape) * 3
+    told, reference = asked.values + noise, asked.values + noise
+    # At each place the reference errs by 1 more, of its statics by 3.
+    reference += np.sqrt(noise**2 + [3, 0, 0]) * np.sign(noise) - noise
+    figures = asked.below(told, reference)
+    assert figures["error_10_below_autoregression"] == pytest.approx(1)
+    assert figures["static_error_10_below_autoregression"] == pytest.approx(3)
+    assert figures["error_10_below_autoregression_standard_error"] == pytest.approx(0, abs=1e-9)
+    assert asked.errors(told)["error_10_standard_error"] > 0.1
+    assert asked.below(reference, told)["error_10_below_autoregression"] == pytest.approx(-1)
+    assert not any("error_1_" in name for name in figures)
+
+
 def test_outliers_count_in_no_error() -> None:
     asked = answers(4)
     told = asked.values.copy()
     told[2, 1] += 1000
     asked.counts[2, 1] = False
     assert asked.errors(told)["error_10"] == 0
+    assert asked.below(told, asked.values)["error_10_below_autoregression"] == 0
     assert asked.crps(told[None])["crps_10"] == 0
 
 
