@@ -16,7 +16,7 @@ from services.errors import NotFoundError, UnreadableAudioError
 from services.runtime.object_store.port import ObjectStore, checked_key
 
 if TYPE_CHECKING:
-    from services.synth.corpus.array_cache import ArrayCache
+    from services.learning.array_cache import ArrayCache
     from services.synth.corpus.clips import Clip
 
 AUDIO = "audio/"

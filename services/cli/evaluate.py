@@ -116,12 +116,12 @@ def predictor(
     from services.cli.beforehand import check_output
     from services.cli.evaluating_predictors import evaluate_predictors
     from services.cli.progress import Progress
+    from services.learning.array_cache import ArrayCache
     from services.learning.device import open_device
     from services.predictor.evaluation.ground import ComparisonSettings
     from services.runtime.model_store import ModelStore
     from services.runtime.object_store.opening import open_store
     from services.runtime.settings import RuntimeSettings, load
-    from services.synth.corpus.array_cache import ArrayCache
 
     _refuse_unless_one(recorded, database)
     runtime = load(RuntimeSettings)
@@ -175,11 +175,11 @@ def _evaluate(
     from services.cli.listing import columns
     from services.cli.progress import Progress
     from services.cli.training.judging import beside, judge_version
+    from services.learning.array_cache import ArrayCache
     from services.learning.device import open_device
     from services.runtime.model_store import ModelStore
     from services.runtime.object_store.opening import open_store
     from services.runtime.settings import RuntimeSettings, load
-    from services.synth.corpus.array_cache import ArrayCache
 
     _refuse_unless_one(recorded, database)
     runtime = load(RuntimeSettings)

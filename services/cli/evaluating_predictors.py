@@ -10,9 +10,9 @@ from services.runtime.model_store import ModelStore, ModelVersion
 
 if TYPE_CHECKING:
     from services.audio.track import DescriptorTrack
+    from services.learning.array_cache import ArrayCache
     from services.predictor.evaluation.comparison import Comparison
     from services.predictor.evaluation.ground import ComparisonSettings
-    from services.synth.corpus.array_cache import ArrayCache
 
 
 def compare_versions(

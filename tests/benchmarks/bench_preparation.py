@@ -18,7 +18,7 @@ import soundfile
 
 from services.audio.reading import read_audio
 from services.audio.resampling import resample, to_mono
-from services.synth.corpus.array_cache import ArrayCache
+from services.learning.array_cache import ArrayCache
 from services.synth.corpus.clips import Clip
 from services.synth.corpus.mel_preparation import prepare_mels
 from services.synth.corpus.preparation import prepare_clips, sha256_of

@@ -12,8 +12,8 @@ from services.cli.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from services.audio.track import DescriptorTrack
+    from services.learning.array_cache import ArrayCache
     from services.learning.world import World
-    from services.synth.corpus.array_cache import ArrayCache
     from services.synth.corpus.clips import Clip
 
 

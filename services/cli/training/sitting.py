@@ -59,9 +59,9 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
     from services.cli.training.fit import fit
     from services.cli.training.keeper import Keeper
     from services.cli.training.plan import Plan
+    from services.learning.array_cache import ArrayCache
     from services.learning.device import open_device
     from services.learning.world import joined
-    from services.synth.corpus.array_cache import ArrayCache
 
     reporter, records = workshop.progress, Records(workshop.store)
     with joined(sitting.device) as world:

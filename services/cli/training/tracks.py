@@ -23,7 +23,7 @@ from services.descriptor import extraction as sounds
 from services.descriptor import mfcc
 from services.descriptor.mfcc import ExtractionSettings
 from services.errors import CancelledError, ConflictError, InvalidInputError
-from services.synth.corpus.array_cache import Append, ArrayCache, Entry, Facts
+from services.learning.array_cache import Append, ArrayCache, Entry, Facts
 from services.synth.corpus.preparation import sha256_of
 
 PUBLISHED = ExtractionSettings()

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from services.errors import InvalidInputError
-from services.synth.corpus.array_cache import Append, ArrayCache, Facts
+from services.learning.array_cache import Append, ArrayCache, Facts
 from services.synth.corpus.clips import Clip
 from services.synth.mel import MelSettings, MelSpectrogram
 

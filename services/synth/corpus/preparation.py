@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from services.audio.reading import open_audio
 from services.audio.resampling import resample_blocks, to_mono
 from services.errors import CancelledError, ConflictError, InvalidInputError, UnreadableAudioError
-from services.synth.corpus.array_cache import Append, ArrayCache, Facts
+from services.learning.array_cache import Append, ArrayCache, Facts
 from services.synth.corpus.clips import Clip
 
 # Raised when the same recording and rate make other samples.

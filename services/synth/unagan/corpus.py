@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from services.errors import InvalidInputError
-from services.synth.corpus.array_cache import ArrayCache
+from services.learning.array_cache import ArrayCache
 from services.synth.corpus.augmentation import Augmentation
 from services.synth.corpus.clips import Clip, split_clips
 from services.synth.corpus.mel_preparation import PreparedMel, prepare_mels

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from services.learning.adam import adam
+from services.learning.array_cache import ArrayCache
 from services.learning.averaging import averaged, follow
 from services.learning.resumption import refuse_other_settings
 from services.learning.schedule import learning_rate
 from services.learning.supply import Supply
 from services.learning.world import ALONE, World
-from services.synth.corpus.array_cache import ArrayCache
 from services.synth.corpus.clips import Clip
 from services.synth.unagan.batches import Batch, Batches
 from services.synth.unagan.corpus import split_corpus

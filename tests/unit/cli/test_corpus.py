@@ -21,9 +21,9 @@ from services.errors import (
     ObjectKeyError,
     UnreadableAudioError,
 )
+from services.learning.array_cache import ArrayCache
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.object_store.port import checked_key
-from services.synth.corpus.array_cache import ArrayCache
 
 
 def place(folder: Path, *names: str) -> Path:

@@ -9,8 +9,8 @@ import soundfile
 from services.cli.corpus import folder_corpus
 from services.cli.progress import Reporter
 from services.cli.training.families import Site, make, preset
+from services.learning.array_cache import ArrayCache
 from services.learning.world import ALONE
-from services.synth.corpus.array_cache import ArrayCache
 
 
 class Notes(Reporter):

@@ -21,9 +21,9 @@ from services.cli.training.tracks import described
 from services.descriptor.extraction import extract_file
 from services.descriptor.mfcc import FEATURE_NAMES, ExtractionSettings
 from services.errors import ConflictError, InvalidInputError
+from services.learning.array_cache import ArrayCache
 from services.learning.world import World
 from services.predictor.training.settings import PredictorTraining
-from services.synth.corpus.array_cache import ArrayCache
 from tests.unit.learning.processes import together
 
 RATE = 44_100

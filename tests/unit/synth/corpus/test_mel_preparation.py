@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from services.errors import InvalidInputError
+from services.learning.array_cache import ArrayCache
 from services.synth.corpus import mel_preparation
-from services.synth.corpus.array_cache import ArrayCache
 from services.synth.corpus.clips import Clip
 from services.synth.corpus.mel_preparation import prepare_mels
 from services.synth.mel import MelSettings, MelSpectrogram

@@ -17,7 +17,7 @@ from services.audio.reading import read_audio
 from services.audio.resampling import resample, to_mono
 from services.audio.writing import Encoding, write_audio
 from services.errors import ConflictError, InvalidInputError, UnreadableAudioError
-from services.synth.corpus.array_cache import ArrayCache
+from services.learning.array_cache import ArrayCache
 from services.synth.corpus.clips import Clip
 from services.synth.corpus.preparation import prepare_clips
 

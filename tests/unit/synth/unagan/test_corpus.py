@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from services.synth.corpus.array_cache import ArrayCache
+from services.learning.array_cache import ArrayCache
 from services.synth.corpus.augmentation import Augmentation
 from services.synth.corpus.clips import Clip
 from services.synth.unagan.corpus import Corpus, audible, split_corpus

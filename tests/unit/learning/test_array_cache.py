@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from services.errors import StorageFullError, UnavailableError
-from services.synth.corpus import array_cache
-from services.synth.corpus.array_cache import Append, ArrayCache, Facts
+from services.learning import array_cache
+from services.learning.array_cache import Append, ArrayCache, Facts
 from tests.full_disk import files_of_at_most
 
 
@@ -189,7 +189,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from services.synth.corpus.array_cache import ArrayCache
+from services.learning.array_cache import ArrayCache
 
 def make(append):
     append(np.ones((200_000, 3), np.float32))
