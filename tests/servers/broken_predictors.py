@@ -282,8 +282,8 @@ class DeadlineIgnored(Sound):
         super().work(request, context)
 
     def goes_on(self, context: Any) -> bool:
-        # From a second before: the client hangs up at its deadline, too.
-        return super().goes_on(context) or time.monotonic() > self.deadline - 1
+        # From before it: the client hangs up at its deadline, too.
+        return super().goes_on(context) or time.monotonic() > self.deadline - 0.5
 
 
 class CancellationIgnored(Sound):

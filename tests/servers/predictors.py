@@ -21,7 +21,7 @@ FEATURES = tuple(f"band{number}" for number in range(64))
 FRAMES_INLINE = 4096
 WINDOW, RATE, HOP, MOST_STEPS = 6, 16000, 160, 5000
 # Requests beyond this take as long as a device would.
-LONG_STEPS, LONG_SECONDS, CHUNK_SECONDS = 4500, 3.5, 0.01
+LONG_STEPS, LONG_SECONDS, CHUNK_SECONDS = 4500, 2.5, 0.01
 SERVICE = "demiurge.predictor.v1.PredictorService"
 IDS = ("drift", "hold", "hum")
 INVALID = StatusCode.INVALID_ARGUMENT
