@@ -39,5 +39,5 @@ def test_a_training_is_judged_at_its_end_and_evaluated_beside_baselines(work: Wo
     assert {version, "persistence", "training mean", "linear autoregression"} <= rows
     table = (work.folder / "table" / "table.md").read_text()
     # How long it was trained is told by its card.
-    assert re.search(rf"\| {version} \| LSTM \| demo-cpu.* \| 0 \| \d+ \| \d+ s \|", table)
+    assert re.search(rf"\| {version} \| LSTM \| demo-cpu.* \| 0 \| \d+ \| \d+\.\d \|", table)
     assert (work.folder / "table" / "errors.png").exists()
