@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,11 +20,6 @@ from services.cli.options import (
     duration_message,
     number,
 )
-
-if TYPE_CHECKING:
-    from demiurge.gateway.v1.gateway_service_pb2 import RunSpec
-
-    from services.cli.connection import Client
 
 PUBLISHED_FRAMES_PER_SECOND = 44100 / 1024
 MAX_PIECE_SECONDS = int(MAX_FRAMES / PUBLISHED_FRAMES_PER_SECOND)
@@ -169,6 +164,7 @@ def run(
         prediction=pb.Prediction(
             frame_count=math.ceil(duration * PUBLISHED_FRAMES_PER_SECOND),
             predictor_address=predictor_address,
+            temperature=temperature,
         ),
         matching=pb.Matching(metric=metric.message, scaling=scaling.message),
         render=RenderSettings(
@@ -192,31 +188,4 @@ def run(
                 spec.generation.melgan_model_id = melgan or trained["melgan"]
                 spec.generation.file_count = files
                 spec.generation.duration.CopyFrom(length)
-            spec.prediction.temperature = (
-                usual_temperature(client, spec) if temperature is None else temperature
-            )
             fetch(client, follow(client, spec, progress), out, progress)
-
-
-def usual_temperature(client: "Client", spec: "RunSpec") -> float:
-    """1 for a stochastic predictor, 0 for others.
-
-    The gateway alone may know which it is, so the run is created: a deterministic one is refused a
-    temperature before anything is done.
-    """
-    from demiurge.gateway.v1.gateway_service_pb2 import CreateRunRequest, RunSpec
-
-    from services.errors import InvalidInputError
-    from services.runtime.status import remote_errors
-
-    warm = RunSpec()
-    warm.CopyFrom(spec)
-    warm.prediction.temperature = 1
-    try:
-        with remote_errors():
-            client.pipeline.CreateRun(CreateRunRequest(spec=warm))
-    except InvalidInputError as error:
-        if error.culprit != "temperature":
-            raise
-        return 0
-    return 1

@@ -29,6 +29,15 @@ def name_of(spec: RunSpec) -> str:
     return f"predictor {prediction.predictor_id!r}{place}"
 
 
+def settled(spec: RunSpec, predictor: Predictor) -> RunSpec:
+    """`spec` with the temperature that it leaves open: 1 if `predictor` is stochastic, else 0."""
+    whole = RunSpec()
+    whole.CopyFrom(spec)
+    if not whole.prediction.HasField("temperature"):
+        whole.prediction.temperature = float(predictor.stochastic)
+    return whole
+
+
 async def described(spec: RunSpec, sounds: int, peers: Peers) -> Predictor:
     """What the predictor of a run says of itself; it is to continue so many `sounds`.
 

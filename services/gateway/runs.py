@@ -34,6 +34,7 @@ from services.gateway.live import BEAT_SECONDS, LiveRuns
 from services.gateway.patience import Patience, in_thread
 from services.gateway.peers import Peers
 from services.gateway.pipeline import Pipeline, new_run
+from services.gateway.predictors import settled
 from services.gateway.resumption import Found, Resumption
 from services.gateway.run_store import RunStore, now
 from services.gateway.snapshot import run_id, take_snapshot
@@ -88,6 +89,7 @@ class Runs:
         Raises what taking the snapshot raises; nothing is written then.
         """
         snapshot = await take_snapshot(spec, self._library, self._peers)
+        spec = settled(spec, snapshot.predictor)
         name = run_id(spec, snapshot)
         record = RunRecord(id=name, spec=spec, snapshot=snapshot, create_time=now())
         while (active := self._active.get(name)) and active.stopping:

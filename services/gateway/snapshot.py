@@ -30,8 +30,16 @@ def digest(algorithm: int, *messages: Message) -> str:
 
 
 def run_id(spec: RunSpec, snapshot: Snapshot) -> str:
-    """Id of the run that `spec` over these inputs is: the same again for the same again."""
-    return f"run-{digest(ALGORITHM, spec, snapshot)[:16]}"
+    """Id of the run that `spec` over these inputs is: the same again for the same again.
+
+    The temperature is to be settled, see `predictors.settled`.
+    """
+    named = RunSpec()
+    named.CopyFrom(spec)
+    # So runs that were made while 0 and not set were one keep their ids.
+    if not named.prediction.temperature:
+        named.prediction.ClearField("temperature")
+    return f"run-{digest(ALGORITHM, named, snapshot)[:16]}"
 
 
 async def take_snapshot(spec: RunSpec, library: AudioLibrary, peers: Peers) -> Snapshot:

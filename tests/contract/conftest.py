@@ -34,6 +34,7 @@ class Repeater(predictor_service_pb2_grpc.PredictorServiceServicer):
         )
         self.answer: Answer = lambda window, steps: [held(window, steps)]
         self.version_id = ""
+        self.temperatures: list[float] = []
         self.asked = threading.Event()
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -44,6 +45,7 @@ class Repeater(predictor_service_pb2_grpc.PredictorServiceServicer):
     def PredictDescriptors(  # noqa: N802
         self, request: predictor_pb.PredictDescriptorsRequest, context: grpc.ServicerContext
     ) -> object:
+        self.temperatures.append(request.temperature)
         self.asked.set()
         while context.is_active() and not self.may_answer.wait(0.02):
             pass

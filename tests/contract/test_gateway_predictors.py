@@ -168,6 +168,41 @@ def test_a_deterministic_predictor_is_not_asked_to_be_warm(shared: Stack) -> Non
         shared.create(wanted)
 
 
+@pytest.mark.parametrize("stochastic", [True, False])
+def test_a_run_records_the_temperature_that_it_was_not_told(
+    repeated: tuple[Stack, Repeater], stochastic: bool
+) -> None:
+    stack, repeater = repeated
+    repeater.described = described(repeater, stochastic=stochastic)
+    wanted = spec(predictor="repeater", database="material", seed=21 + stochastic)
+
+    run = stack.made(wanted)
+    wanted.prediction.temperature = float(stochastic)
+    told = stack.made(wanted)
+
+    assert run.state == State.STATE_SUCCEEDED, run.failure.message
+    assert run.spec.prediction.HasField("temperature")
+    assert run.spec.prediction.temperature == float(stochastic)
+    assert repeater.temperatures[-1] == float(stochastic)
+    assert told.id == run.id
+
+
+def test_a_stochastic_predictor_may_be_asked_for_its_most_likely(
+    repeated: tuple[Stack, Repeater],
+) -> None:
+    stack, repeater = repeated
+    repeater.described = described(repeater, stochastic=True)
+    wanted = spec(predictor="repeater", database="material", seed=23)
+    drawn = stack.made(wanted)
+    wanted.prediction.temperature = 0
+
+    run = stack.made(wanted)
+
+    assert run.id != drawn.id
+    assert run.spec.prediction.temperature == 0
+    assert repeater.temperatures[-1] == 0
+
+
 def test_a_run_may_have_a_predictor_of_its_own(shared: Stack) -> None:
     repeater = Repeater()
 

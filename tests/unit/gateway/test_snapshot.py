@@ -1,11 +1,11 @@
 import pytest
-from demiurge.gateway.v1.gateway_service_pb2 import RunSpec
+from demiurge.gateway.v1.gateway_service_pb2 import Prediction, RunSpec
 from demiurge.gateway.v1.run_record_pb2 import Snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.predictors import shares
-from services.gateway.snapshot import digest, run_id
+from services.gateway.snapshot import ALGORITHM, digest, run_id
 from services.gateway.stages.generate import item_seed
 
 
@@ -30,6 +30,15 @@ def test_frames_are_shared_out_evenly_and_none_is_lost(frames: int, sounds: int)
 def test_another_request_or_another_input_is_another_run(spec: RunSpec, snapshot: Snapshot) -> None:
     assert run_id(spec, snapshot) != run_id(RunSpec(seed=1), Snapshot())
     assert run_id(RunSpec(seed=1), Snapshot()) == run_id(RunSpec(seed=1), Snapshot())
+
+
+def test_runs_that_were_made_before_a_temperature_could_be_left_open_keep_their_ids() -> None:
+    before = RunSpec(prediction=Prediction(database="owls"))
+    told = RunSpec(prediction=Prediction(database="owls", temperature=0))
+    warm = RunSpec(prediction=Prediction(database="owls", temperature=1))
+
+    assert run_id(told, Snapshot()) == f"run-{digest(ALGORITHM, before, Snapshot())[:16]}"
+    assert run_id(warm, Snapshot()) == f"run-{digest(ALGORITHM, warm, Snapshot())[:16]}"
 
 
 def test_a_digest_tells_apart_what_stands_where() -> None:

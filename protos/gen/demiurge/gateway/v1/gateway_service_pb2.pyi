@@ -116,7 +116,10 @@ class Prediction(_message.Message):
     frame_count: _builtins.int
     """Length of the piece in frames, shared out evenly over the files."""
     temperature: _builtins.float
-    """0 is the most likely continuation; deterministic predictors accept nothing else."""
+    """0 is the most likely continuation; deterministic predictors accept nothing else. Not set means
+    1 for a stochastic predictor and 0 for others, and the run says which. To ask for 0 of a
+    stochastic one, set 0: clients older than this field's presence cannot, for theirs is not sent.
+    """
     predictor_address: _builtins.str
     """host:port of a server of demiurge.predictor.v1 that predicts for this run, as the gateway
     reaches it; empty means the deployment's. Its operator says which are allowed, see
@@ -133,14 +136,16 @@ class Prediction(_message.Message):
         files: _abc.Iterable[_builtins.str] | None = ...,
         predictor_id: _builtins.str = ...,
         frame_count: _builtins.int = ...,
-        temperature: _builtins.float = ...,
+        temperature: _builtins.float | None = ...,
         predictor_address: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "files", b"files", "frame_count", b"frame_count", "predictor_address", b"predictor_address", "predictor_id", b"predictor_id", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "database", b"database", "files", b"files", "frame_count", b"frame_count", "predictor_address", b"predictor_address", "predictor_id", b"predictor_id", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
 
 Global___Prediction: _TypeAlias = Prediction  # noqa: Y015
 
