@@ -87,12 +87,15 @@ def terminal(comparison: "Comparison") -> str:
 def markdown(comparison: "Comparison", facts: Mapping[str, Facts]) -> str:
     """All that is compared, in tables that fit on a page; what no entry has is left out.
 
-    Baselines come first, then models by architecture.
+    Baselines come first, then models by architecture, preset and seed.
     """
 
-    def order(entry: "Entry") -> tuple[int, str]:
+    def order(entry: "Entry") -> tuple[int, tuple[str, ...]]:
         told = facts.get(entry.name)
-        return _KINDS.index(entry.kind), told.architecture if told else ""
+        return (
+            _KINDS.index(entry.kind),
+            (told.architecture, told.preset, told.seed) if told else (),
+        )
 
     entries = sorted(comparison.entries, key=order)
     horizons = comparison.horizons
