@@ -24,11 +24,9 @@ from services.audio.json_columns import (
     strings,
     write_columns,
 )
+from services.audio.published import PUBLISHED_HOP_LENGTH_SAMPLES, PUBLISHED_SAMPLE_RATE_HERTZ
 from services.audio.track import DescriptorTrack, Track
 from services.errors import InvalidInputError, SettingsMismatchError
-
-PUBLISHED_SAMPLE_RATE_HERTZ = 44_100
-PUBLISHED_HOP_LENGTH = 1024
 
 _PIECE_FRAMES = 16_384
 
@@ -118,7 +116,7 @@ def read_tracks(
     rate = _positive(columns, "_sample_rate", source) or PUBLISHED_SAMPLE_RATE_HERTZ
     hop = _positive(columns, "_hop_length", source)
     if "_id" not in columns and "_sample" not in columns:
-        return [DescriptorTrack(names, values, rate, hop or PUBLISHED_HOP_LENGTH, source)]
+        return [DescriptorTrack(names, values, rate, hop or PUBLISHED_HOP_LENGTH_SAMPLES, source)]
 
     rows_of = _rows_by_source(columns, frames, source)
     starts = columns.get("_sample")
@@ -130,13 +128,13 @@ def read_tracks(
         rows = unordered[np.argsort(starts[unordered], kind="stable")]
         if hop is None and len(rows) > 1:
             hop = int(starts[rows[1]] - starts[rows[0]])
-        expected = np.arange(len(rows)) * (hop or PUBLISHED_HOP_LENGTH)
+        expected = np.arange(len(rows)) * (hop or PUBLISHED_HOP_LENGTH_SAMPLES)
         if (hop is not None and hop <= 0) or (starts[rows] != expected).any():
             raise _refused(
                 source, "_sample", f"does not count 0, hop, 2 x hop … for {identity or 'a sound'}"
             )
         tracks.append((identity, rows))
-    step = hop or PUBLISHED_HOP_LENGTH
+    step = hop or PUBLISHED_HOP_LENGTH_SAMPLES
     if len(tracks) == 1 and (tracks[0][1] == np.arange(frames)).all():
         return [DescriptorTrack(names, values, rate, step, tracks[0][0])]
     return [DescriptorTrack(names, values[rows], rate, step, name) for name, rows in tracks]

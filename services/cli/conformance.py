@@ -82,8 +82,8 @@ def _results(address: str, predictor_id: str, limits: "Limits") -> "Iterator[Res
     from services.cli.connection import silence_grpc
 
     silence_grpc()
-    from services.cli.checks.check import Broken
     from services.cli.checks.inspection import inspected, subject_at
+    from services.cli.checks.outcome import Broken
     from services.errors import ConfigurationError, UnavailableError
     from services.runtime.channels import open_blocking_channel
     from services.runtime.settings import RuntimeSettings, load

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from services.audio.published import PUBLISHED_HOP_LENGTH_SAMPLES, PUBLISHED_SAMPLE_RATE_HERTZ
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -19,10 +21,10 @@ def extract(
         typer.Option(
             "--sample-rate", "--sr", min=8000, max=192_000, help="Rate to describe at, in Hz."
         ),
-    ] = 44100,
+    ] = PUBLISHED_SAMPLE_RATE_HERTZ,
     hop_length: Annotated[
         int, typer.Option(min=64, max=65_536, help="Samples from frame to frame.")
-    ] = 1024,
+    ] = PUBLISHED_HOP_LENGTH_SAMPLES,
 ) -> None:
     """Describe every sound of a folder, a JSON file each.
 

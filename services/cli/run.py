@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from services.audio.published import PUBLISHED_HOP_LENGTH_SAMPLES, PUBLISHED_SAMPLE_RATE_HERTZ
 from services.cli.options import (
     MAX_CROSSFADE_MILLISECONDS,
     MAX_FILES,
@@ -21,7 +22,7 @@ from services.cli.options import (
     number,
 )
 
-PUBLISHED_FRAMES_PER_SECOND = 44100 / 1024
+PUBLISHED_FRAMES_PER_SECOND = PUBLISHED_SAMPLE_RATE_HERTZ / PUBLISHED_HOP_LENGTH_SAMPLES
 MAX_PIECE_SECONDS = int(MAX_FRAMES / PUBLISHED_FRAMES_PER_SECOND)
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

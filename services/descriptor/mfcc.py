@@ -16,6 +16,7 @@ import scipy.fft
 import scipy.sparse
 from numpy.lib.stride_tricks import sliding_window_view
 
+from services.audio.published import PUBLISHED_HOP_LENGTH_SAMPLES, PUBLISHED_SAMPLE_RATE_HERTZ
 from services.descriptor.spool import FloatArray, Spool
 from services.errors import InvalidInputError
 
@@ -38,9 +39,9 @@ _BLOCK_FRAMES = 64
 class ExtractionSettings:
     """What may differ from one extraction to the next; the defaults are the published values."""
 
-    sample_rate_hertz: int = 44_100
+    sample_rate_hertz: int = PUBLISHED_SAMPLE_RATE_HERTZ
     """Rate that sound is resampled to."""
-    hop_length: int = 1024
+    hop_length: int = PUBLISHED_HOP_LENGTH_SAMPLES
     """Distance between frames, in samples at that rate."""
 
     def __post_init__(self) -> None:

@@ -3,13 +3,11 @@
 from demiurge.gateway.v1.gateway_service_pb2 import RunSpec
 from demiurge.predictor.v1.predictor_service_pb2 import GetPredictorRequest, Predictor
 
+from services.audio.published import PUBLISHED_HOP_LENGTH_SAMPLES, PUBLISHED_SAMPLE_RATE_HERTZ
 from services.errors import InvalidInputError, SettingsMismatchError
 from services.gateway.peers import Peers
 from services.runtime.messages import MAX_INLINE_BYTES
 
-# What zero means in ExtractionSettings.
-PUBLISHED_SAMPLE_RATE_HERTZ = 44100
-PUBLISHED_HOP_LENGTH_SAMPLES = 1024
 FLOAT_BYTES = 4
 # It is kept with the run, and its version is asked for as a predictor_id.
 MAX_DESCRIPTION_BYTES = 65536
@@ -76,6 +74,7 @@ def _refuse_nonsense(predictor: Predictor, spec: RunSpec) -> None:
 
 
 def _refuse_unsuitable(predictor: Predictor, spec: RunSpec, sounds: int) -> None:
+    # What zero means in ExtractionSettings.
     settings = (
         ("sample_rate_hertz", spec.extraction.sample_rate_hertz or PUBLISHED_SAMPLE_RATE_HERTZ),
         ("hop_length_samples", spec.extraction.hop_length_samples or PUBLISHED_HOP_LENGTH_SAMPLES),

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from services.audio.published import PUBLISHED_HOP_LENGTH_SAMPLES, PUBLISHED_SAMPLE_RATE_HERTZ
 from services.errors import InvalidInputError
 from services.predictor.config import PredictorConfig
 from services.predictor.networks.network import NetworkShape, Rollout
 
 PUBLISHED_FEATURE_NAMES = tuple(sorted(f"mfcc{i}" for i in range(39)))
-DEFAULT_SAMPLE_RATE_HERTZ = 44100
-DEFAULT_HOP_LENGTH_SAMPLES = 1024
 
 # By architecture: published prefix -> ours; None leaves the tensor out. The first that fits counts.
 _RENAMED: dict[str, tuple[tuple[str, str | None], ...]] = {
@@ -95,8 +94,8 @@ def from_published(
         feature_names=names,
         means=tuple(means.tolist()),
         standard_deviations=tuple(deviations.tolist()),
-        sample_rate_hertz=_whole(arguments, "sr", DEFAULT_SAMPLE_RATE_HERTZ),
-        hop_length_samples=_whole(arguments, "hop_length", DEFAULT_HOP_LENGTH_SAMPLES),
+        sample_rate_hertz=_whole(arguments, "sr", PUBLISHED_SAMPLE_RATE_HERTZ),
+        hop_length_samples=_whole(arguments, "hop_length", PUBLISHED_HOP_LENGTH_SAMPLES),
         rollout=rollout,
         training={name: str(value) for name, value in sorted(arguments.items())},
     )

@@ -9,8 +9,9 @@ import click.testing
 import pytest
 from typer.testing import CliRunner
 
-from services.cli.checks.check import Broken, Outcome, Result
+from services.cli.checks.check import Outcome, Result
 from services.cli.checks.inspection import CHECKS, inspected, subject_at
+from services.cli.checks.outcome import Broken
 from services.cli.checks.subject import Limits
 from services.cli.main import app
 from services.errors import ConfigurationError, DemiurgeError, UnavailableError

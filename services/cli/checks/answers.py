@@ -3,7 +3,7 @@
 import numpy as np
 from demiurge.audio.v1 import audio_pb2
 
-from services.cli.checks.check import Broken, NotApplicable
+from services.cli.checks.outcome import Broken, NotApplicable
 from services.cli.checks.subject import STEPS, Subject, joined, rows, same, summary
 from services.runtime.messages import MAX_INLINE_BYTES
 

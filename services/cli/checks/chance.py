@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from services.cli.checks.check import Broken, NotApplicable
+from services.cli.checks.outcome import Broken, NotApplicable
 from services.cli.checks.subject import STEPS, Subject, same, summary
 
 SEEDS = (7, 8, 2**64 - 1)

@@ -4,12 +4,10 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from services.cli.checks.subject import Subject
+from services.cli.checks.subject import Subject
 
-Look = Callable[["Subject"], None]
+Look = Callable[[Subject], None]
 
 
 class Outcome(StrEnum):
@@ -18,19 +16,6 @@ class Outcome(StrEnum):
     OK = "ok"
     FAILED = "FAILED"
     SKIPPED = "skipped"
-
-
-class Broken(Exception):  # noqa: N818 - it names what was found, not what went wrong here
-    """The claim does not hold: what was asked, and what came."""
-
-    def __init__(self, asked: str, came: str) -> None:
-        super().__init__(f"{asked}: {came}")
-        self.asked = asked
-        self.came = came
-
-
-class NotApplicable(Exception):  # noqa: N818
-    """Nothing to look at here; the message says why."""
 
 
 @dataclass(frozen=True)

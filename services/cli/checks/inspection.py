@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import grpc
 
 from services.cli.checks import answers, chance, refusals, serving, timing
-from services.cli.checks.check import Broken, Check, NotApplicable, Outcome, Result, check_of
+from services.cli.checks.check import Check, Outcome, Result, check_of
+from services.cli.checks.outcome import Broken, NotApplicable
 from services.cli.checks.subject import Limits, Subject, said
 
 DESCRIPTION = check_of(serving.description)

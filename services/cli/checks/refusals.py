@@ -9,8 +9,7 @@ import numpy as np
 from demiurge.predictor.v1 import predictor_service_pb2 as pb
 
 from services.cli.checks.subject import Subject, rows
-
-MOST_STEPS = 100_000
+from services.cli.options import MAX_STEPS
 
 
 def unknown_predictor(subject: Subject) -> None:
@@ -105,7 +104,7 @@ def no_steps(subject: Subject) -> None:
 
 def too_many_steps(subject: Subject) -> None:
     """A request for more than max_steps is refused by INVALID_ARGUMENT."""
-    for count in sorted({subject.described.max_steps + 1, MOST_STEPS + 1}):
+    for count in sorted({subject.described.max_steps + 1, MAX_STEPS + 1}):
 
         def change(request: pb.PredictDescriptorsRequest, count: int = count) -> None:
             request.steps = count

@@ -7,13 +7,14 @@ from demiurge.predictor.v1 import predictor_service_pb2 as pb
 from demiurge.predictor.v1.predictor_service_pb2_grpc import PredictorServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.cli.checks.check import Broken, NotApplicable
-from services.cli.checks.subject import Subject, told_by
+from services.cli.checks.outcome import Broken, NotApplicable
+from services.cli.checks.subject import Subject, code_of, said, told_by
+from services.cli.options import MAX_STEPS
 from services.runtime.health import READINESS
 
 SERVICE = "demiurge.predictor.v1.PredictorService"
 HEALTH_NAMES = ("", READINESS, SERVICE)
-MOST_STEPS, MOST_LISTED = 100_000, 1000
+MOST_LISTED = 1000
 
 
 def health(subject: Subject) -> None:
@@ -49,7 +50,7 @@ def description(subject: Subject) -> None:
         ),
         f"sample_rate_hertz is {told.sample_rate_hertz}": 0 < told.sample_rate_hertz <= 192_000,
         f"hop_length_samples is {told.hop_length_samples}": 0 < told.hop_length_samples <= 65_536,
-        f"max_steps is {told.max_steps}": 1 <= told.max_steps <= MOST_STEPS,
+        f"max_steps is {told.max_steps}": 1 <= told.max_steps <= MAX_STEPS,
     }
     wrong = [problem for problem, met in demands.items() if not met]
     if wrong:
@@ -118,8 +119,12 @@ def listed(channel: grpc.Channel, seconds: float) -> list[pb.Predictor]:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         request = pb.ListPredictorsRequest(page_size=MOST_LISTED, page_token=token)
-        with told_by("ListPredictors"):
+        try:
             page = stub.ListPredictors(request, timeout=left)
+        except grpc.RpcError as error:
+            if token and code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
+                break
+            raise Broken("ListPredictors", said(error)) from None
         found += page.predictors
         if not page.next_page_token:
             return found

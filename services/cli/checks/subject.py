@@ -14,7 +14,7 @@ from demiurge.predictor.v1 import predictor_service_pb2 as pb
 from demiurge.predictor.v1.predictor_service_pb2_grpc import PredictorServiceStub
 from numpy.typing import NDArray
 
-from services.cli.checks.check import Broken
+from services.cli.checks.outcome import Broken
 from services.runtime.messages import MAX_INLINE_BYTES
 
 FloatArray = NDArray[np.float32]

@@ -9,7 +9,7 @@ import numpy as np
 from demiurge.predictor.v1 import predictor_service_pb2 as pb
 from grpc_health.v1 import health_pb2
 
-from services.cli.checks.check import Broken
+from services.cli.checks.outcome import Broken
 from services.cli.checks.serving import health_of
 from services.cli.checks.subject import STEPS, Subject, code_of, joined, said, summary
 
@@ -17,7 +17,7 @@ TOGETHER = 8
 
 
 def deadline(subject: Subject) -> None:
-    """A call ends by DEADLINE_EXCEEDED at its deadline, and the server is soon free again."""
+    """The server stops at the deadline of a call, and is soon free again."""
     for call in _long_calls(subject, timeout=subject.limits.abandon_seconds):
         error = call.exception()
         if error and code_of(error) not in {
