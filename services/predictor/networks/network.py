@@ -125,6 +125,13 @@ class Network(nn.Module, ABC):
         errors = (told - frames[:, -told.shape[1] :]).square().mean(dim=2)
         return (errors * counts).sum() / counts.sum().clamp(min=1)
 
+    def log_likelihood(self, frames: Tensor, window_frames: int) -> Tensor | None:  # noqa: ARG002
+        """Nats of each frame after the window, given all before it: (B, F - window_frames).
+
+        None for networks that tell frames and no densities.
+        """
+        return None
+
     @abstractmethod
     def continued(
         self,
