@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import sound
+from tests.e2e.test_train import in_process
 from tests.e2e.workspace import Workspace
 
 SMALL = ("--window-size", "12", "--hidden-size", "4", "--num-layers", "1", "--steps", "3")
@@ -20,7 +21,9 @@ def work(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path, {"WANDB_MODE": "disabled"})
 
 
-def test_a_training_is_judged_at_its_end_and_evaluated_beside_baselines(work: Workspace) -> None:
+def test_a_training_is_judged_at_its_end_and_evaluated_beside_baselines(
+    work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = work.run("train", "predictor", "--recorded", "music", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "not judged" not in done.stderr
@@ -30,12 +33,12 @@ def test_a_training_is_judged_at_its_end_and_evaluated_beside_baselines(work: Wo
     assert {"error_10", "persistence_error_10"} <= figures.keys()
     assert "## Judged on held-out sound" in (folder / "card.md").read_text()
     assert (folder / "trajectories.png").exists()
-    done = work.run(
-        *("evaluate", "predictor", version, "--recorded", "music", "--places", "6"),
-        *("--samples", "2", "--frames", "100", "--out", "table"),
+    evaluated = in_process(
+        *(work, monkeypatch, "evaluate", "predictor", version, "--recorded", "music"),
+        *("--places", "6", "--samples", "2", "--frames", "100", "--out", "table"),
     )
-    assert done.returncode == 0, done.stderr
-    rows = {line.split("  ")[0] for line in done.stdout.splitlines()}
+    assert evaluated.exit_code == 0, evaluated.stderr
+    rows = {line.split("  ")[0] for line in evaluated.stdout.splitlines()}
     assert {version, "persistence", "training mean", "linear autoregression"} <= rows
     table = (work.folder / "table" / "table.md").read_text()
     # How long it was trained is told by its card.
