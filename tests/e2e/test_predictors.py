@@ -67,6 +67,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 
 
 @pytest.fixture(scope="module")
+def described(served: Workspace) -> str:
+    """A file of descriptors to be continued, from the workspace's folder."""
+    served.output("extract", "prediction", "--out", "descriptors")
+    return "descriptors/tabla.wav.json"
+
+
+@pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """host:port of the example of somebody's own predictor, in a process of its own."""
     port = free_port()
@@ -99,15 +106,14 @@ def piece(place: Workspace, out: str, *options: str) -> tuple[bytes, float]:
     return path.read_bytes(), temperature
 
 
-def follows_the_seed(place: Workspace, *options: str) -> bytes:
-    """Asserts it of a stochastic predictor, at temperature 1 without being told; a piece by it."""
+def follows_the_seed(place: Workspace, *options: str) -> None:
+    """Asserts it of a stochastic predictor, at temperature 1 without being told."""
     first, temperature = piece(place, "first", "--seed", "1", *options)
     again, _ = piece(place, "again", "--seed", "1", *options)
     other, _ = piece(place, "other", "--seed", "2", *options)
     assert temperature == 1
     assert again == first
     assert other != first
-    return first
 
 
 @pytest.mark.parametrize("architecture", sorted({*ARCHITECTURES} - {DRAWS}))
@@ -132,11 +138,10 @@ def test_a_piece_by_a_plugin_follows_the_seed(served: Workspace) -> None:
     follows_the_seed(served, "--predictor", "walk")
 
 
-def test_a_plugin_is_listed_and_predicts(served: Workspace) -> None:
+def test_a_plugin_is_listed_and_predicts(served: Workspace, described: str) -> None:
     listed = served.output("models")
     assert re.search(r"predictor +walk +1\.2\.0-[0-9a-f]{8} +RandomWalk, window 4 ", listed)
-    served.output("extract", "prediction", "--out", "descriptors")
-    call = ("predict", "descriptors/tabla.wav.json", "--predictor", "walk", "--steps", "5")
+    call = ("predict", described, "--predictor", "walk", "--steps", "5")
     told = [
         (served.folder / served.output(*call, *more)).read_bytes()
         for more in ((), ("--seed", "0", "--temperature", "1"), ("--seed", "3"))
@@ -155,15 +160,20 @@ def test_a_plugin_serves_where_nothing_else_runs(served: Workspace, tmp_path: Pa
 def test_a_piece_may_be_by_a_predictor_elsewhere_for_once_or_always(
     served: Workspace, elsewhere: str, tmp_path: Path
 ) -> None:
-    once = follows_the_seed(served, "--predictor", "recurrence", "--predictor-address", elsewhere)
+    call = ("--predictor", "recurrence", "--seed")
+    once = piece(served, "once", *call, "1", "--predictor-address", elsewhere)
+    other, _ = piece(served, "other", *call, "2", "--predictor-address", elsewhere)
     always = furnish(tmp_path).given(DEMIURGE_PREDICTOR_ADDRESS=elsewhere)
-    assert piece(always, "always", "--predictor", "recurrence", "--seed", "1") == (once, 1)
+    assert piece(always, "always", *call, "1") == once
+    assert once[1] == 1
+    assert other != once[0]
 
 
-def test_a_predictor_elsewhere_continues_descriptors(served: Workspace, elsewhere: str) -> None:
-    served.output("extract", "prediction", "--out", "described")
+def test_a_predictor_elsewhere_continues_descriptors(
+    served: Workspace, described: str, elsewhere: str
+) -> None:
     told = served.output(
-        *("predict", "described/mika.wav.json", "--predictor", "recurrence", "--steps", "7"),
+        *("predict", described, "--predictor", "recurrence", "--steps", "7"),
         *("--predictor-address", elsewhere, "--out", "elsewhere.json"),
     )
     assert len(json.loads((served.folder / told).read_bytes())["mfcc38"]) == 7
