@@ -17,7 +17,7 @@ import soundfile
 COMMAND = Path(sys.executable).with_name("demiurge")
 CORPUS = Path(__file__).parents[2] / "examples" / "corpus"
 RATE = 44_100
-LONGEST_SECONDS = 120
+LONGEST_SECONDS = 240
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]
         output, errors = process.communicate(timeout=LONGEST_SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
