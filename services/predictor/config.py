@@ -6,11 +6,23 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from services.errors import CorruptObjectError
+from services.errors import CorruptObjectError, InvalidInputError
+from services.learning.bounds import refuse_beyond_bounds
 from services.predictor.deltas import REACH, names_with_deltas, statics_of
 from services.predictor.networks.network import NetworkShape, Rollout
 
 Deltas = Literal["predicted", "computed"]
+
+_POSITIVE = ("window_frames", "forecast_frames", "sample_rate_hertz", "hop_length_samples")
+_POSITIVE_SIZES = (
+    "feature_count",
+    "hidden_size",
+    "num_layers",
+    "nhead",
+    "dim_feedforward",
+    "attention_frames",
+    "mixtures",
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class PredictorConfig:
     def from_json(cls, config: dict[str, Any]) -> "PredictorConfig":
         """Reads what `to_json` wrote; other keys are left alone.
 
-        Raises CorruptObjectError, naming the key, for what is missing or does not fit.
+        Raises CorruptObjectError, naming the key, for what is missing, does not fit, or cannot be.
         """
         try:
             read = TypeAdapter(cls).validate_python(config)
@@ -68,9 +80,41 @@ class PredictorConfig:
                     f"{read.shape.feature_count} features",
                     culprit=key,
                 )
+        read._refuse_impossible_values()
         if read.deltas == "computed":
             read._refuse_other_than_statics()
         return read
+
+    def _refuse_impossible_values(self) -> None:
+        """Raises CorruptObjectError, naming the key, for a number that no training writes."""
+        for part, place, bounds in (
+            (self, "", {"positive": _POSITIVE}),
+            (
+                self.shape,
+                "shape.",
+                {
+                    "positive": _POSITIVE_SIZES,
+                    "not_negative": ("dim_pos_encoding",),
+                    "below_one": ("dropout",),
+                },
+            ),
+        ):
+            try:
+                refuse_beyond_bounds(part, **bounds)
+            except InvalidInputError as error:
+                key = f"{place}{error.culprit}"
+                raise CorruptObjectError(
+                    f"config.json of a predictor: {place}{error.message}", culprit=key
+                ) from error
+        if self.shape.num_encoder_layers is not None and self.shape.num_encoder_layers < 1:
+            raise _corrupt("shape.num_encoder_layers", "must be positive, or null")
+        if not np.isfinite(self.means).all():
+            raise _corrupt("means", "must be finite")
+        deviations = np.asarray(self.standard_deviations)
+        if not (np.isfinite(deviations) & (deviations >= 0)).all():
+            raise _corrupt("standard_deviations", "must be finite, and 0 or more")
+        if len(set(self.feature_names)) < len(self.feature_names):
+            raise _corrupt("feature_names", "must be all different")
 
     def _refuse_other_than_statics(self) -> None:
         """Raises CorruptObjectError unless deltas can be computed from features and window."""
@@ -99,3 +143,7 @@ class PredictorConfig:
         """Standard deviations, with 1 where a feature never changed, so that division is safe."""
         deviations = np.asarray(self.standard_deviations)
         return np.where(deviations > 0, deviations, 1.0)
+
+
+def _corrupt(key: str, wanted: str) -> CorruptObjectError:
+    return CorruptObjectError(f"config.json of a predictor: {key} {wanted}", culprit=key)

@@ -10,7 +10,8 @@ from torch import Tensor
 from services.audio.track import DescriptorTrack
 from services.predictor.config import PredictorConfig
 from services.predictor.continuation import continue_track
-from services.predictor.loading import ARCHITECTURES, NetworkPredictor, load_predictor
+from services.predictor.loading import ARCHITECTURES, load_predictor
+from services.predictor.network_predictor import NetworkPredictor
 from services.predictor.networks.network import MOST_LIKELY, Chance, Network, NetworkShape
 from services.predictor.port import Checkpoint
 from services.predictor.training.settings import PredictorTraining
