@@ -7,7 +7,7 @@ import numpy as np
 
 from services.audio.track import DescriptorTrack
 from services.errors import DemiurgeError, SettingsMismatchError
-from services.predictor.port import Checkpoint, Predictor, never_stop
+from services.predictor.port import Checkpoint, FloatArray, Predictor, never_stop
 
 
 def continue_track(
@@ -40,16 +40,26 @@ def continue_track(
         checkpoint=checkpoint,
         source=track.source,
     )
-    wanted = (steps, len(predictor.feature_names))
-    # A plug-in is anybody's; the sound is not to be blamed for what it answers.
-    if values.shape != wanted or values.dtype != np.float32 or not np.isfinite(values).all():
-        raise DemiurgeError(
-            f"this {predictor.architecture} answered {values.dtype} values of shape "
-            f"{values.shape}, not {wanted} finite float32",
-            culprit=predictor.architecture,
-        )
+    _refuse_answer(predictor, values, steps)
     continued = replace(track, feature_names=predictor.feature_names, values=values)
     return continued.ordered(track.feature_names)
+
+
+def _refuse_answer(predictor: Predictor, values: FloatArray, steps: int) -> None:
+    """Raises DemiurgeError: the sound is not to be blamed for what a predictor answers."""
+    wanted = (steps, len(predictor.feature_names))
+    if not isinstance(values, np.ndarray):
+        problem = f"with {type(values).__name__}, not an array"
+    elif values.dtype != np.float32:
+        problem = f"{values.dtype} values, not float32"
+    elif values.shape != wanted:
+        problem = f"values of shape {values.shape}, not {wanted}"
+    elif not np.isfinite(values).all():
+        first = int(np.argmin(np.isfinite(values).all(axis=1)))
+        problem = f"values that are not finite, from frame {first} on"
+    else:
+        return
+    raise DemiurgeError(f"this {predictor.architecture} answered {problem}")
 
 
 def pieces(track: DescriptorTrack, largest_bytes: int) -> Iterator[DescriptorTrack]:

@@ -22,7 +22,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 @dataclass(frozen=True)
 class Plugin:
-    """One predictor of another package, which is imported when it is first asked for."""
+    """One predictor of another package, which is imported when it is first asked for or listed."""
 
     id: str
     """The name of its entry point."""

@@ -8,8 +8,9 @@ pyproject.toml, under the id by which it is asked for:
     markov = "demiurge_markov:Markov"
 
 Once it is installed beside Demiurge, `demiurge models` lists it, and `demiurge run --predictor
-markov` uses it. It is constructed without arguments when it is first asked for, and used by one
-thread at a time. Whatever it draws must follow from `seed`.
+markov` uses it. It is constructed without arguments: once to be described, and again when it is
+first used, so what takes long or much memory is best loaded by the first `_continue`. Each instance
+is used by one thread at a time. Whatever it draws must follow from `seed`.
 """
 
 from abc import ABC, abstractmethod

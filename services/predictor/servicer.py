@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,6 +14,7 @@ from demiurge.predictor.v1 import predictor_service_pb2_grpc as pb_grpc
 from services.errors import (
     ConfigurationError,
     CorruptObjectError,
+    DemiurgeError,
     InvalidInputError,
     NotFoundError,
 )
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 DEFAULT_PAGE_SIZE = 100
 FAMILY = "predictor"
 MEGABYTE = 1_000_000
+# Longer is not waited for a plug-in that is described in a list.
+DESCRIBED_WITHIN_SECONDS = 10.0
 # Few of the figures: a page may hold a thousand predictors.
 _LISTED = re.compile(r"(linear_autoregression_)?error_\d+")
 
@@ -43,8 +47,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class PredictorServicer(pb_grpc.PredictorServiceServicer):
     """demiurge.predictor.v1.PredictorService over a model store and plug-ins.
 
-    Models and plug-ins run, and plug-ins are constructed, in the device queue. A model of the store
-    goes before a plug-in of the same id, so that an id which a run has named keeps its meaning.
+    Models and plug-ins run in the device queue. A plug-in is described outside of it, once, by an
+    instance that serves nothing else. A model of the store goes before a plug-in of the same id, so
+    that an id which a run has named keeps its meaning.
     """
 
     def __init__(
@@ -56,8 +61,9 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         self._device = open_device(settings.device, "DEMIURGE_PREDICTOR_DEVICE", ConfigurationError)
         self._plugins = installed_plugins(settings.plugins)
         self._loaded = LoadedPredictors(settings.loaded_megabytes * MEGABYTE)
-        # Of plug-ins that were constructed, so that describing them does not wait for the device.
+        # Of plug-ins, by id.
         self._descriptions: dict[str, pb.Predictor] = {}
+        self._describing: dict[str, asyncio.Task[pb.Predictor]] = {}
 
     async def PredictDescriptors(
         self, request: pb.PredictDescriptorsRequest, context: Context
@@ -71,21 +77,23 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             )
         track = track_from_message(request.window)
         found = await asyncio.to_thread(self._find, request.predictor_id)
+        version_id = found.version_id if not isinstance(found, Plugin) else ""
+        if isinstance(found, Plugin):
+            version_id = (await self._described_plugin(found)).version_id
+            _refuse_another_version(found, version_id, request.predictor_id)
 
-        def predict(checkpoint: "Checkpoint") -> "tuple[DescriptorTrack, str]":
-            with found.blamed() if isinstance(found, Plugin) else nullcontext():
-                predictor, version_id = self._ready(found, request.predictor_id)
-                continued = continue_track(
-                    predictor,
+        def predict(checkpoint: "Checkpoint") -> "DescriptorTrack":
+            with found.blamed() if isinstance(found, Plugin) else _blamed(found):
+                return continue_track(
+                    self._ready(found),
                     track,
                     request.steps,
                     seed=request.seed,
                     temperature=request.temperature,
                     checkpoint=checkpoint,
                 )
-            return continued, version_id
 
-        continued, version_id = await self._queue.run(predict)
+        continued = await self._queue.run(predict)
         return pb.PredictDescriptorsResponse(
             tracks=[track_to_message(piece) for piece in pieces(continued, MAX_INLINE_BYTES)],
             version_id=version_id,
@@ -138,28 +146,24 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             pass
         return True
 
-    def _ready(self, found: "ModelVersion | Plugin", predictor_id: str) -> "tuple[Predictor, str]":
-        """The predictor, loaded, and its version; in the device's thread."""
+    def _ready(self, found: "ModelVersion | Plugin") -> "Predictor":
+        """The predictor, loaded; in the device's thread."""
         if isinstance(found, Plugin):
-            predictor = self._constructed(found)
-            version_id = self._descriptions[found.id].version_id
-            _refuse_another_version(found, version_id, predictor_id)
-            return predictor, version_id
-        predictor = self._loaded.get(
+            with found.blamed(wholly=True):
+                return self._loaded.get(found.id, found.construct)
+        return self._loaded.get(
             (found.version_id, found.weights_sha256),
             lambda: load_predictor(
                 found.config, self._models.read_weights(found), device=self._device
             ),
             expected_bytes=found.size_bytes,
         )
-        return predictor, found.version_id
 
-    def _constructed(self, plugin: Plugin) -> "Predictor":
-        """The plug-in's predictor, which it is described by; in the device's thread."""
-
-        def construct() -> "Predictor":
+    def _describe(self, plugin: Plugin) -> pb.Predictor:
+        """Constructs it only for this: one that serves is of the device's thread; blocking."""
+        with plugin.blamed(wholly=True):
             predictor = plugin.construct()
-            self._descriptions[plugin.id] = pb.Predictor(
+            described = self._descriptions[plugin.id] = pb.Predictor(
                 id=plugin.id,
                 version_id=plugin.version_id(predictor),
                 architecture=predictor.architecture,
@@ -171,33 +175,43 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
                 stochastic=predictor.stochastic,
                 weights_sha256=plugin.identity(predictor),
             )
-            return predictor
-
-        with plugin.blamed(wholly=True):
-            return self._loaded.get(plugin.id, construct)
+            return described
 
     async def _described_plugin(self, plugin: Plugin) -> pb.Predictor:
-        if plugin.id not in self._descriptions:
-            await self._queue.run(lambda _: self._constructed(plugin))
-        return self._descriptions[plugin.id]
+        """Its description, which all who ask for it at once wait for together."""
+        if plugin.id in self._descriptions:
+            return self._descriptions[plugin.id]
+        if plugin.id not in self._describing:
+            task = asyncio.create_task(asyncio.to_thread(self._describe, plugin))
+            self._describing[plugin.id] = task
+            task.add_done_callback(lambda done: self._forget(plugin.id, done))
+        # Whoever asked may go; the others still want it.
+        return await asyncio.shield(self._describing[plugin.id])
+
+    def _forget(self, id_: str, done: "asyncio.Task[pb.Predictor]") -> None:
+        del self._describing[id_]
+        # Looked at, for nobody may wait for it any more.
+        if not done.cancelled():
+            done.exception()
 
     async def _plugins_after(self, token: str) -> list[pb.Predictor]:
         """Plug-ins whose ids come after `token`; those that do not work are logged and left out."""
-        found = []
-        for plugin in self._plugins.values():
-            if plugin.id <= token:
-                continue
-            reason = ""
-            if await asyncio.to_thread(self._is_stored, plugin.id):
-                reason = f"a trained model of this id goes before that of {plugin.package}"
-            else:
-                try:
-                    found.append(await self._described_plugin(plugin))
-                except ConfigurationError as error:
-                    reason = error.message
-            if reason:
-                structlog.get_logger().warning("predictor left out", model=plugin.id, reason=reason)
-        return found
+        wanted = [plugin for plugin in self._plugins.values() if plugin.id > token]
+        found = await asyncio.gather(*map(self._plugin_to_list, wanted))
+        return [described for described in found if described is not None]
+
+    async def _plugin_to_list(self, plugin: Plugin) -> pb.Predictor | None:
+        try:
+            if not await asyncio.to_thread(self._is_stored, plugin.id):
+                async with asyncio.timeout(DESCRIBED_WITHIN_SECONDS):
+                    return await self._described_plugin(plugin)
+            reason = f"a trained model of this id goes before that of {plugin.package}"
+        except ConfigurationError as error:
+            reason = error.message
+        except TimeoutError:
+            reason = f"{plugin.package} is still constructing it"
+        structlog.get_logger().warning("predictor left out", model=plugin.id, reason=reason)
+        return None
 
     def _after(self, token: str) -> list[pb.Predictor]:
         """The models whose ids come after `token`; damaged ones are logged and left out."""
@@ -231,6 +245,21 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
                 name: value for name, value in version.figures.items() if _LISTED.fullmatch(name)
             },
         )
+
+
+@contextmanager
+def _blamed(version: "ModelVersion") -> Iterator[None]:
+    """A model that fails is told by its id: neither the request nor the service is to blame."""
+    try:
+        yield
+    except DemiurgeError as error:
+        if type(error) is not DemiurgeError:
+            raise
+        raise ConfigurationError(
+            f"predictor {version.version_id!r} cannot be used: {error.message}; name another step "
+            "or another predictor, or train it again",
+            culprit=version.version_id,
+        ) from error
 
 
 def _refuse_another_version(plugin: Plugin, version_id: str, asked: str) -> None:

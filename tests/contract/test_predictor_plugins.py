@@ -1,7 +1,9 @@
 """PredictorService with predictors of other packages beside those of the store."""
 
+import asyncio
 import hashlib
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from demiurge.predictor.v1 import predictor_service_pb2 as pb
 
 from services.errors import (
+    BusyError,
     ConfigurationError,
     InvalidInputError,
     NotFoundError,
@@ -158,6 +161,55 @@ async def test_what_does_not_fit_is_refused_as_by_any_predictor(service: Service
         service.stub.PredictDescriptors(request("walk", window(), temperature=-1.0))
     )
     assert isinstance(cold, InvalidInputError)
+
+
+async def test_the_device_is_not_waited_for_to_describe_them(service: Service) -> None:
+    free, begun = threading.Event(), threading.Event()
+
+    def busy(_: object) -> None:
+        begun.set()
+        free.wait(60)
+
+    # One at work, and as many behind it as may wait.
+    calls = [asyncio.create_task(service.queue.run(busy)) for _ in range(5)]
+    await asyncio.to_thread(begun.wait, 60)
+    assert isinstance(
+        await refused(service.stub.PredictDescriptors(request("walk", window()))), BusyError
+    )
+    assert "walk" in await listed(service)
+    await service.stub.GetPredictor(pb.GetPredictorRequest(predictor_id="owl"))
+    free.set()
+    await asyncio.gather(*calls)
+
+
+async def test_to_list_them_sends_no_model_out_of_memory(tmp_path: Path, packages: Path) -> None:
+    huge = WALKER.replace("stochastic = True", "stochastic = True\n    size_bytes = 10**12")
+    unpacked(packages, "wanderers-h", {"huge": "wanderers_h:Walker"}, huge)
+    async with serving(tmp_path / "store") as service:
+        version = trained(service.models, "sparrow")
+        await service.stub.PredictDescriptors(request("sparrow", window()))
+        # Were it loaded again, it would fail.
+        service.store.put(version.weights_key, b"rust")
+        assert "huge" in await listed(service)
+        await service.stub.PredictDescriptors(request("sparrow", window()))
+
+
+async def test_one_that_is_not_constructed_in_time_is_left_out_of_the_list_alone(
+    tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.predictor.servicer.DESCRIBED_WITHIN_SECONDS", 1.0)
+    gate = tmp_path / "gate"
+    slow = (
+        f"{WALKER}\n    def __init__(self):\n        import pathlib, time\n"
+        f"        while not pathlib.Path({str(gate)!r}).exists():\n            time.sleep(0.02)\n"
+    )
+    unpacked(packages, "wanderers-s", {"slow": "wanderers_s:Walker"}, slow)
+    async with serving(tmp_path / "store", plugins="slow,walk") as service:
+        assert await listed(service) == ["walk"]
+        gate.touch()
+        asked = pb.GetPredictorRequest(predictor_id="slow")
+        await service.stub.GetPredictor(asked)
+        assert await listed(service) == ["slow", "walk"]
 
 
 async def test_an_operator_may_want_none_of_them(tmp_path: Path, packages: Path) -> None:

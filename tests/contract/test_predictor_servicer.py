@@ -61,11 +61,17 @@ def trained(
     step: int = 1,
     architecture: str = "LSTM",
     deltas: Deltas = "predicted",
+    *,
+    weight: float | None = None,
 ) -> ModelVersion:
+    """A model of the store; all its weights are `weight` where one is given."""
     torch.manual_seed(step)
     names = NUMERIC[:13] if deltas == "computed" else NAMES
     shape = NetworkShape(len(names), 20, 1, nhead=5, dim_feedforward=8, dim_pos_encoding=26)
     network = ARCHITECTURES[architecture](shape)
+    if weight is not None:
+        for each in network.parameters():
+            torch.nn.init.constant_(each, weight)
     config = PredictorConfig(
         architecture=architecture,
         shape=shape,
@@ -255,6 +261,28 @@ async def test_damaged_weights_are_told_by_their_key(service: Service) -> None:
     error = await refused(service.stub.PredictDescriptors(request("wren", window())))
     assert isinstance(error, CorruptObjectError)
     assert error.culprit == version.weights_key
+
+
+@pytest.mark.parametrize("deltas", ["predicted", "computed"])
+async def test_a_model_that_answers_no_numbers_is_told_by_its_version(
+    service: Service, deltas: Deltas
+) -> None:
+    trained(service.models, "wren", 3, deltas=deltas, weight=float("nan"))
+    error = await refused(service.stub.PredictDescriptors(request("wren", window())))
+    assert isinstance(error, ConfigurationError)
+    assert error.culprit == "wren@3"
+    assert "predictor 'wren@3' cannot be used: this LSTM answered values that are not" in str(error)
+
+
+async def test_a_model_whose_config_cannot_be_is_not_the_callers_fault(service: Service) -> None:
+    version = trained(service.models, "wren", architecture="TransformerModel")
+    weights = service.models.read_weights(version)
+    shape = version.config["shape"] | {"nhead": 7}
+    config = version.config | {"shape": shape}
+    service.models.save("predictor", "owl", 1, weights=weights, config=config, card="", best=True)
+    error = await refused(service.stub.PredictDescriptors(request("owl", window())))
+    assert isinstance(error, CorruptObjectError)
+    assert error.culprit == "shape.nhead"
 
 
 async def test_a_deadline_stops_the_work_and_frees_the_device(service: Service) -> None:

@@ -99,24 +99,28 @@ def test_no_steps_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "words"),
     [
-        np.zeros((2, 2), np.float32),
-        np.zeros((3, 1), np.float32),
-        np.zeros(3, np.float32),
-        np.zeros((3, 2)),
-        np.full((3, 2), np.nan, np.float32),
+        (np.zeros((2, 2), np.float32), r"shape \(2, 2\), not \(3, 2\)"),
+        (np.zeros((3, 1), np.float32), r"shape \(3, 1\), not \(3, 2\)"),
+        (np.zeros(3, np.float32), r"shape \(3,\), not \(3, 2\)"),
+        (np.zeros((3, 2)), "float64 values, not float32"),
+        ([[0.0, 0.0]] * 3, "with list, not an array"),
+        (
+            np.array([[0, 0], [0, np.nan], [0, 0]], np.float32),
+            "values that are not finite, from frame 1 on",
+        ),
     ],
-    ids=["too short", "too narrow", "flat", "float64", "nan"],
+    ids=["too short", "too narrow", "flat", "float64", "list", "nan"],
 )
-def test_an_answer_that_is_none_is_the_predictors_fault(answer: FloatArray) -> None:
+def test_an_answer_that_is_none_is_the_predictors_fault(answer: FloatArray, words: str) -> None:
     class Careless(Repeater):
         architecture = "Careless"
 
         def _continue(self, *_: object) -> FloatArray:
             return answer
 
-    with pytest.raises(DemiurgeError, match="this Careless answered") as raised:
+    with pytest.raises(DemiurgeError, match=f"this Careless answered .*{words}") as raised:
         continue_track(Careless(), track(), 3)
     assert type(raised.value) is DemiurgeError
     assert "owl.wav" not in raised.value.message

@@ -64,7 +64,8 @@ class PredictorServiceServicer:
         INVALID_ARGUMENT for a window that is missing, by reference, too short, above 1 MiB, not finite,
         or of other features, rate or hop; for steps above max_steps; for a temperature that the
         predictor cannot have. NOT_FOUND for an unknown predictor. RESOURCE_EXHAUSTED if it is busy.
-        FAILED_PRECONDITION for a predictor that is served, but fails.
+        FAILED_PRECONDITION for a predictor that is served, but fails or answers what is no answer;
+        DATA_LOSS for one whose stored files are damaged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,8 @@ class PredictorServiceStub:
     INVALID_ARGUMENT for a window that is missing, by reference, too short, above 1 MiB, not finite,
     or of other features, rate or hop; for steps above max_steps; for a temperature that the
     predictor cannot have. NOT_FOUND for an unknown predictor. RESOURCE_EXHAUSTED if it is busy.
-    FAILED_PRECONDITION for a predictor that is served, but fails.
+    FAILED_PRECONDITION for a predictor that is served, but fails or answers what is no answer;
+    DATA_LOSS for one whose stored files are damaged.
     """
     GetPredictor: _grpc.UnaryUnaryMultiCallable[_predictor_service_pb2.GetPredictorRequest, _predictor_service_pb2.GetPredictorResponse]
     """GetPredictor describes one predictor. NOT_FOUND if it is unknown."""
@@ -65,7 +66,8 @@ class PredictorServiceAsyncStub(PredictorServiceStub):
     INVALID_ARGUMENT for a window that is missing, by reference, too short, above 1 MiB, not finite,
     or of other features, rate or hop; for steps above max_steps; for a temperature that the
     predictor cannot have. NOT_FOUND for an unknown predictor. RESOURCE_EXHAUSTED if it is busy.
-    FAILED_PRECONDITION for a predictor that is served, but fails.
+    FAILED_PRECONDITION for a predictor that is served, but fails or answers what is no answer;
+    DATA_LOSS for one whose stored files are damaged.
     """
     GetPredictor: _aio.UnaryUnaryMultiCallable[_predictor_service_pb2.GetPredictorRequest, _predictor_service_pb2.GetPredictorResponse]  # type: ignore[assignment]
     """GetPredictor describes one predictor. NOT_FOUND if it is unknown."""
@@ -88,7 +90,8 @@ class PredictorServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT for a window that is missing, by reference, too short, above 1 MiB, not finite,
         or of other features, rate or hop; for steps above max_steps; for a temperature that the
         predictor cannot have. NOT_FOUND for an unknown predictor. RESOURCE_EXHAUSTED if it is busy.
-        FAILED_PRECONDITION for a predictor that is served, but fails.
+        FAILED_PRECONDITION for a predictor that is served, but fails or answers what is no answer;
+        DATA_LOSS for one whose stored files are damaged.
         """
 
     @_abc_1.abstractmethod
