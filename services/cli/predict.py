@@ -35,7 +35,8 @@ def predict(
 ) -> None:
     """Continue descriptors from where they end.
 
-    Each sound in the file is continued by itself.
+    Each sound in the file is continued by itself, by chances that follow from its name and the
+    seed.
     """
     from demiurge.predictor.v1 import predictor_service_pb2 as pb
 
@@ -43,6 +44,7 @@ def predict(
     from services.cli.connection import connect
     from services.cli.files import read_descriptors, write_whole
     from services.cli.progress import Progress
+    from services.gateway.stages.generate import item_seed
     from services.gateway.stages.predict import checked
     from services.runtime.messages import track_to_message
 
@@ -61,7 +63,8 @@ def predict(
                     predictor_id=known.version_id or predictor,
                     window=track_to_message(window),
                     steps=steps,
-                    seed=seed,
+                    # As in runs: sounds that end alike go on each by chances of their own.
+                    seed=item_seed(seed, "predict", track.source),
                     temperature=temperature,
                 )
             )
