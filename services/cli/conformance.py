@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,19 +44,24 @@ def predictor(
             help="Longest wait for a short answer after long calls were given up, s.",
         ),
     ] = 5.0,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File that holds the bearer token for a server at ADDRESS."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Hold a predictor to the contract, check by check.
 
-    The exit code is 1 if any check fails. TLS and token are those of the settings: a server at
-    another address than DEMIURGE_PREDICTOR_ADDRESS is sent DEMIURGE_PREDICTOR_TOKEN_FILE.
+    The exit code is 1 if any check fails. TLS is that of the settings. The token in
+    DEMIURGE_PREDICTOR_TOKEN_FILE is sent to DEMIURGE_PREDICTOR_ADDRESS alone: for a server at
+    another address, give --token-file.
     """
     from services.cli.checks.check import Outcome
     from services.cli.checks.subject import Limits
 
     limits = Limits(answer_seconds=timeout, free_seconds=min(free_within, timeout))
     results = []
-    for result in _results(address, predictor, limits):
+    for result in _results(address, predictor, limits, token_file):
         results.append(result)
         if not as_json:
             _tell(result)
@@ -78,7 +84,9 @@ def predictor(
         raise typer.Exit(1)
 
 
-def _results(address: str, predictor_id: str, limits: "Limits") -> "Iterator[Result]":
+def _results(
+    address: str, predictor_id: str, limits: "Limits", token_file: Path | None
+) -> "Iterator[Result]":
     from services.cli.connection import silence_grpc
 
     silence_grpc()
@@ -95,7 +103,11 @@ def _results(address: str, predictor_id: str, limits: "Limits") -> "Iterator[Res
             "DEMIURGE_PREDICTOR_ADDRESS: is not set; give the host:port of a predictor",
             culprit="DEMIURGE_PREDICTOR_ADDRESS",
         )
-    elsewhere = runtime.model_copy(update={"predictor_address": where})
+    if token_file is None and where == runtime.predictor_address:
+        token_file = runtime.predictor_token_file
+    elsewhere = runtime.model_copy(
+        update={"predictor_address": where, "predictor_token_file": token_file}
+    )
     with open_blocking_channel(where, elsewhere, noun="predictor") as channel:
         try:
             subject = subject_at(channel, predictor_id, limits)

@@ -4,9 +4,12 @@ import json
 import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import click.testing
 import pytest
+from grpc import StatusCode
 from typer.testing import CliRunner
 
 from services.cli.checks.check import Outcome, Result
@@ -181,6 +184,39 @@ def test_the_command_looks_at_the_address_that_is_set_and_at_the_predictor_that_
     told = json.loads(done.output)
     assert told["passed"]
     assert [check["name"] for check in told["checks"]] == [check.name for check in CHECKS]
+
+
+class Listener(Deterministic):
+    """It remembers the tokens that it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: set[str] = set()
+
+    def ListPredictors(self, _: Any, context: Any) -> Any:  # noqa: N802
+        sent = dict(context.invocation_metadata())
+        self.tokens.add(sent.get("authorization", ""))
+        # Nothing more is looked at.
+        return context.abort(StatusCode.UNAVAILABLE, "closed")
+
+
+def test_a_token_goes_to_the_address_that_it_is_set_for_and_to_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ours").write_text("ours")
+    (tmp_path / "theirs").write_text("theirs")
+    monkeypatch.setenv("DEMIURGE_PREDICTOR_TOKEN_FILE", str(tmp_path / "ours"))
+    ours, theirs, named = Listener(), Listener(), Listener()
+    with served(ours) as own, served(theirs) as other, served(named) as third:
+        monkeypatch.setenv("DEMIURGE_PREDICTOR_ADDRESS", own)
+        for arguments in ((), (other,), (third, "--token-file", str(tmp_path / "theirs"))):
+            with pytest.raises(UnavailableError, match="closed"):
+                refused(*arguments)
+    assert (ours.tokens, theirs.tokens, named.tokens) == (
+        {"Bearer ours"},
+        {""},
+        {"Bearer theirs"},
+    )
 
 
 def test_nobody_at_the_address_is_told_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
