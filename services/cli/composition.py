@@ -170,7 +170,7 @@ def _gateway(ground: Ground) -> Registration:
         ground.runtime,
         settings.call_timeout_seconds,
         patience,
-        settings.allows_predictor_at,
+        settings.allowed_predictors(ground.runtime.bind_address),
     )
     library = AudioLibrary(
         ground.store,

@@ -1,10 +1,15 @@
 """Settings of the gateway, read from DEMIURGE_GATEWAY_… variables."""
 
 import re
+from collections.abc import Callable
 
 from pydantic import Field
 
+from services.runtime.security import is_loopback
 from services.runtime.settings import ServiceSettings, prefix
+
+LOOPBACK = "localhost:*,127.0.0.1:*,[::1]:*"
+NONE = "none"
 
 
 class GatewaySettings(ServiceSettings):
@@ -38,11 +43,12 @@ class GatewaySettings(ServiceSettings):
         "of other gateways over the store that stopped.",
     )
     predictor_addresses: str = Field(
-        "localhost:*,127.0.0.1:*,[::1]:*",
-        pattern=r"^(none|[^,\s]+:[^,\s]+(,[^,\s]+:[^,\s]+)*)$",
+        "",
+        pattern=r"^(|none|[^,\s]+:[^,\s]+(,[^,\s]+:[^,\s]+)*)$",
         description="Where a run may have its own predictor: host:port, * for any part of them, "
-        "with commas between; or none. Only this machine unless set, since otherwise whoever may "
-        "create runs could have this gateway connect to anything that it can reach.",
+        "with commas between; or none. Unless set, this machine if DEMIURGE_BIND_ADDRESS is "
+        "loopback, else none: whoever may create runs could otherwise have this gateway connect to "
+        "what only it can reach.",
     )
     max_upload_bytes: int = Field(
         2 * 1024**3, gt=0, description="Largest file that UploadAudio takes."
@@ -55,10 +61,11 @@ class GatewaySettings(ServiceSettings):
         60.0, gt=0, description="An upload that sends nothing for so long is ended."
     )
 
-    def allows_predictor_at(self, address: str) -> bool:
-        """Whether a run may have its predictor at host:port."""
-        patterns = self.predictor_addresses.split(",")
-        return any(
-            re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), address, re.IGNORECASE)
-            for pattern in patterns
-        )
+    def allowed_predictors(self, bind_address: str) -> Callable[[str], bool]:
+        """Whether a run may have its predictor at host:port, for a gateway that listens there."""
+        unless_set = LOOPBACK if is_loopback(bind_address) else NONE
+        patterns = [
+            re.compile(re.escape(pattern).replace(r"\*", ".*"), re.IGNORECASE)
+            for pattern in (self.predictor_addresses or unless_set).split(",")
+        ]
+        return lambda address: any(pattern.fullmatch(address) for pattern in patterns)

@@ -210,7 +210,8 @@ async def listening() -> AsyncIterator[tuple[Listener, str]]:
 
 
 def with_own_predictor(settings: RuntimeSettings) -> Peers:
-    return Peers(lambda _: "", settings, 30, Patience(0), GatewaySettings().allows_predictor_at)
+    allows = GatewaySettings().allowed_predictors("127.0.0.1")
+    return Peers(lambda _: "", settings, 30, Patience(0), allows)
 
 
 ASKED = predictor_pb.GetPredictorRequest(predictor_id="a")
@@ -301,4 +302,17 @@ def test_patterns_say_where_a_run_may_have_its_predictor(
     allowed: str | None, address: str, may: bool
 ) -> None:
     settings = GatewaySettings(predictor_addresses=allowed) if allowed else GatewaySettings()
-    assert settings.allows_predictor_at(address) is may
+    assert settings.allowed_predictors("127.0.0.1")(address) is may
+
+
+@pytest.mark.parametrize(
+    ("bound", "may"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False)],  # noqa: S104
+)
+def test_a_gateway_that_others_reach_connects_to_no_predictor_beside_it_unless_told(
+    bound: str, may: bool
+) -> None:
+    address = "127.0.0.1:50054"
+    assert GatewaySettings().allowed_predictors(bound)(address) is may
+    told = GatewaySettings(predictor_addresses="127.0.0.1:*")
+    assert told.allowed_predictors(bound)(address)
