@@ -93,6 +93,13 @@ def predictor(
     ],
     recorded: Recorded = None,
     database: Database = "",
+    unheard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of other recordings, to judge all by in the place of those kept back. "
+            "What is found is shown and written to --out, not kept with the models.",
+        ),
+    ] = None,
     places: Annotated[
         int, typer.Option(min=1, max=MAX_FILES, help="Places that are gone on from.")
     ] = 128,
@@ -112,10 +119,16 @@ def predictor(
         Path | None, typer.Option(help="Folder for table.md, figures.json and pictures of all.")
     ] = None,
 ) -> None:
-    """Judge predictors, beside each other and beside baselines, by how they go on."""
+    """Judge predictors, beside each other and beside baselines, by how they go on.
+
+    The recordings that were kept back chose each model's best step and, maybe, its settings:
+    --unheard judges by recordings that no training has heard.
+    """
     from services.cli.beforehand import check_output
-    from services.cli.evaluating_predictors import evaluate_predictors
+    from services.cli.corpus import folder_corpus
+    from services.cli.evaluating_predictors import evaluate_predictors, refuse_heard
     from services.cli.progress import Progress
+    from services.cli.training.record import Records
     from services.learning.array_cache import ArrayCache
     from services.learning.device import open_device
     from services.predictor.evaluation.ground import ComparisonSettings
@@ -132,7 +145,10 @@ def predictor(
     if out:
         check_output("--out", out)
     corpus = _corpus(store, recorded, database, descriptors=True)
+    others = folder_corpus(unheard, descriptors=True) if unheard else None
     with Progress() as progress:
+        if others:
+            refuse_heard(others, corpus, list(versions.values()), Records(store), progress)
         table = evaluate_predictors(
             list(versions.values()),
             corpus,
@@ -142,6 +158,7 @@ def predictor(
             progress,
             device=chosen,
             out=out,
+            unheard=others,
         )
     typer.echo(table)
 

@@ -1,15 +1,18 @@
 """Evaluating predictors: those of the store beside the baselines, on what they all kept back."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.cli.corpus import Corpus
 from services.cli.progress import Reporter
+from services.errors import InvalidInputError, NotFoundError
 from services.runtime.model_store import ModelStore, ModelVersion
 
 if TYPE_CHECKING:
     from services.audio.track import DescriptorTrack
+    from services.cli.training.record import Records
     from services.learning.array_cache import ArrayCache
     from services.predictor.evaluation.comparison import Comparison
     from services.predictor.evaluation.ground import ComparisonSettings
@@ -23,8 +26,11 @@ def compare_versions(
     *,
     device: str,
     progress: Callable[[int, int], None],
+    unheard: "Sequence[DescriptorTrack]" = (),
 ) -> "Comparison":
     """Compares predictors, called by their version ids, on the tracks of their training.
+
+    They are judged on what their trainings kept back, or on `unheard` tracks if there are any.
 
     Raises NotFoundError if tracks that were kept back are missing, SettingsMismatchError, naming
     both sides, if the predictors do not fit each other or the tracks, and InvalidInputError if
@@ -36,8 +42,8 @@ def compare_versions(
     from services.predictor.loading import load_predictor
 
     configs = {version.version_id: version.config for version in versions}
-    refuse_other_tracks(configs, tracks)
-    material = divided(configs, tracks)
+    refuse_other_tracks(configs, [*tracks, *unheard])
+    material = divided(configs, tracks, unheard)
     contestants = [
         Contestant(
             version.version_id,
@@ -47,6 +53,37 @@ def compare_versions(
         for version in versions
     ]
     return compare(contestants, material, settings, progress=progress)
+
+
+def refuse_heard(
+    unheard: Corpus,
+    corpus: Corpus,
+    versions: Sequence[ModelVersion],
+    records: "Records",
+    reporter: Reporter,
+) -> None:
+    """Raises InvalidInputError, naming the first unheard recording that a training has heard.
+
+    Contents are compared with those of `corpus`, and with what `records` tell of the trainings.
+    """
+    from services.cli.training.record import files_of
+
+    heard = {
+        sha256: f"{corpus.place}, as {name}" for name, sha256 in files_of(corpus, reporter).items()
+    }
+    for version in versions:
+        # What was imported has no record.
+        with suppress(NotFoundError):
+            files = records.read(version.family, version.id).files
+            heard |= {
+                sha256: f"the recordings of {version.id}, as {name}"
+                for name, sha256 in files.items()
+            }
+    for name, sha256 in files_of(unheard, reporter).items():
+        if sha256 in heard:
+            raise InvalidInputError(
+                f"{name} is among {heard[sha256]}: take it out of the unheard ones", culprit=name
+            )
 
 
 def evaluate_predictors(
@@ -59,11 +96,13 @@ def evaluate_predictors(
     *,
     device: str,
     out: Path | None = None,
+    unheard: Corpus | None = None,
 ) -> str:
     """Compares predictors and keeps with each what was found; the table for the terminal.
 
-    `out` is a folder for table.md, figures.json and the pictures of all together. Raises what
-    `compare_versions` and `described` raise.
+    `out` is a folder for table.md, figures.json and the pictures of all together. What is found by
+    `unheard` recordings is not kept with the models: their figures are those of what their
+    trainings kept back. Raises what `compare_versions` and `described` raise.
     """
     from services.cli.comparison_pictures import pictures
     from services.cli.comparison_table import Facts, as_json, markdown, terminal
@@ -75,7 +114,10 @@ def evaluate_predictors(
 
     rate, hop = framing_of({version.version_id: version.config for version in versions})
     extraction = ExtractionSettings(rate, hop)
-    tracks = described(corpus.recordings, cache, reporter, extraction=extraction)
+    tracks, others = (
+        described(each.recordings, cache, reporter, extraction=extraction) if each else []
+        for each in (corpus, unheard)
+    )
     comparison = compare_versions(
         versions,
         tracks,
@@ -83,8 +125,9 @@ def evaluate_predictors(
         settings,
         device=device,
         progress=lambda done, total: reporter.update("comparing predictors", done, total),
+        unheard=others,
     )
-    for version in versions:
+    for version in versions if unheard is None else ():
         keep(version, compared(comparison, version.version_id), models)
     if out:
         facts = {

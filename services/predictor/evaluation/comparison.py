@@ -139,6 +139,9 @@ def _remarks(ground: Ground, contestants: Sequence[Contestant]) -> list[str]:
     )
     window = ground.windows.shape[1]
     remarks = [
+        "Judged on files of a folder that no training of these models has heard."
+        if material.unheard
+        else "Judged on files kept back from training; the best step was chosen by them.",
         f"From {len(ground.places)} places of {len(used)} held-out files, spread evenly, "
         f"{ground.frames} frames each, at {material.frame_rate_hertz:.4g} frames a second. Errors "
         "are mean squared errors of z-scores by the training part, exactly so many frames ahead; 1 "

@@ -1,8 +1,15 @@
-"""Which recordings predictors may be compared on: those kept back from the training of them all."""
+"""Which recordings predictors may be compared on: those that the training of none has learned from.
 
+Either those that all trainings kept back, by which each chose its best step, or others, which no
+training has heard at all.
+"""
+
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from services.audio.track import DescriptorTrack
 from services.errors import InvalidInputError, NotFoundError, SettingsMismatchError
@@ -12,8 +19,14 @@ Configs = Mapping[str, Mapping[str, Any]]
 """config.json of each model by its id."""
 
 
-def divided(configs: Configs, tracks: Sequence[DescriptorTrack]) -> Material:
+def divided(
+    configs: Configs,
+    tracks: Sequence[DescriptorTrack],
+    unheard: Sequence[DescriptorTrack] = (),
+) -> Material:
     """Training and held-out tracks, as the trainings of all these models divided them.
+
+    `unheard` tracks, if given, are the held-out part in the place of what was kept back.
 
     The names of what was kept back stand in a config's `training.validation_files`. Of a single
     file the end was, from `training.held_out_start` on, and a window's length before it belongs to
@@ -21,8 +34,30 @@ def divided(configs: Configs, tracks: Sequence[DescriptorTrack]) -> Material:
 
     Raises NotFoundError, naming the first that is missing, if a file that was kept back is not
     among the tracks; SettingsMismatchError, naming two models, if they kept back different parts;
-    and InvalidInputError if no model says what it kept back.
+    and InvalidInputError if no model says what it kept back, or, naming it, if an unheard track is
+    one of the others.
     """
+    material = _as_in_training(configs, tracks)
+    if not unheard:
+        return material
+    known = {_content(track): track.source for track in tracks}
+    for track in unheard:
+        if source := known.get(_content(track)):
+            raise InvalidInputError(
+                f"{track.source} has the descriptors of {source}, which is a recording of the "
+                "training: take it out of the unheard ones",
+                culprit=track.source,
+            )
+    return Material.of(material.training, unheard, unheard=True)
+
+
+def _content(track: DescriptorTrack) -> bytes:
+    """SHA-256 of a track's values, whatever the order of its columns."""
+    ordered = track.ordered(sorted(track.feature_names)).values
+    return hashlib.sha256(np.ascontiguousarray(ordered).data).digest()
+
+
+def _as_in_training(configs: Configs, tracks: Sequence[DescriptorTrack]) -> Material:
     if not tracks:
         raise InvalidInputError("no recordings to judge by")
     known = {

@@ -31,10 +31,16 @@ class Material:
 
     training: tuple[DescriptorTrack, ...]
     held_out: tuple[DescriptorTrack, ...]
+    unheard: bool = False
+    """Whether no training has heard the held-out tracks, not even to choose its best step."""
 
     @classmethod
     def of(
-        cls, training: Sequence[DescriptorTrack], held_out: Sequence[DescriptorTrack]
+        cls,
+        training: Sequence[DescriptorTrack],
+        held_out: Sequence[DescriptorTrack],
+        *,
+        unheard: bool = False,
     ) -> "Material":
         """The tracks with columns in one order: of MFCCs that of their numbers, else by name.
 
@@ -59,6 +65,7 @@ class Material:
         return cls(
             tuple(track.ordered(names) for track in training),
             tuple(track.ordered(names) for track in held_out),
+            unheard,
         )
 
     @property

@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 
 from services.audio.track import DescriptorTrack
 from services.audio.track_json import write_tracks
+from services.cli.corpus import folder_corpus
 from services.cli.evaluating_predictors import compare_versions
 from services.cli.main import app
 from services.cli.progress import Progress
 from services.cli.training.judging import HEADING, judge_version
+from services.cli.training.record import Record, Records
 from services.errors import InvalidInputError, NotFoundError, SettingsMismatchError
 from services.predictor.deltas import names_with_deltas, with_deltas
 from services.predictor.evaluation.ground import ComparisonSettings
@@ -158,6 +160,59 @@ def test_predictors_are_told_beside_baselines_and_keep_what_was_found(
     assert card.count(HEADING) == 1
     assert "dreamer" not in card
     assert set(models.pictures(kept)) == {"trajectories.png", "errors.png", "spectra.png"}
+
+
+@pytest.fixture
+def unheard(tmp_path: Path) -> Path:
+    folder = tmp_path / "unheard"
+    folder.mkdir()
+    for seed in (10, 11):
+        (folder / f"{seed}.json").write_bytes(write_tracks([described(400, seed)]))
+    return folder
+
+
+def test_recordings_that_no_training_has_heard_judge_without_touching_what_models_keep(
+    models: ModelStore, recorded: Path, unheard: Path, tmp_path: Path
+) -> None:
+    trained(models, "one")
+    out = tmp_path / "out"
+    settings = ("--recorded", recorded, "--places", 4, "--samples", 2, "--out", out)
+    remarks = []
+    for more in ((), ("--unheard", unheard)):
+        done = evaluate("one", *settings, *more)
+        assert done.exit_code == 0, (done.output, done.exception)
+        remarks.append(orjson.loads((out / "figures.json").read_bytes())["remarks"])
+        if not more:
+            before = models.find("predictor", "one")
+    assert remarks[0][0].endswith("the best step was chosen by them.")
+    assert remarks[1][0].endswith("that no training of these models has heard.")
+    assert "of 2 held-out files" in remarks[1][1]
+    assert models.find("predictor", "one") == before
+
+
+def test_a_recording_that_a_training_has_heard_is_refused_by_name(
+    models: ModelStore, recorded: Path, unheard: Path, tmp_path: Path
+) -> None:
+    version = trained(models, "one")
+    (unheard / "again.json").write_bytes((recorded / "2.json").read_bytes())
+    told = ("one", "--recorded", recorded, "--unheard", unheard, *FEW)
+    error = error_of(evaluate(*told))
+    assert isinstance(error, InvalidInputError)
+    assert error.culprit == "again.json"
+    assert "2.json" in error.message
+    # The training's record knows recordings that --recorded has lost.
+    (unheard / "again.json").write_bytes(write_tracks([described(300, 12)]))
+    recording = folder_corpus(unheard, descriptors=True).recordings[-1]
+    assert recording.name == "again.json"
+    store = FolderStore(tmp_path / "home" / "store")
+    record = Record(
+        *("predictor", version.id, "demo-cpu", {}, {}, 0, 2, None, "lost", ""),
+        files={"old.json": recording.sha256},
+    )
+    Records(store).begin(record)
+    error = error_of(evaluate(*told))
+    assert isinstance(error, InvalidInputError)
+    assert "again.json is among the recordings of one, as old.json" in error.message
 
 
 def test_the_same_again_is_the_same(models: ModelStore) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ def config(*held: str, window: int = 10, start: int = 0, hop: int = 1024) -> dic
     }
 
 
+DIFFERENT = [track(f"{name}.wav", 100 + ord(name)) for name in "abcd"]
 FOUR = [track(f"{name}.wav") for name in "abcd"]
 
 
@@ -35,6 +37,24 @@ def test_the_files_that_training_kept_back_are_held_out() -> None:
     parts = divided({"m": config("c.wav", "a.wav"), "n": config("a.wav", "c.wav")}, FOUR)
     assert sources(parts.training) == ["b.wav", "d.wav"]
     assert sources(parts.held_out) == ["a.wav", "c.wav"]
+
+
+def test_unheard_tracks_are_the_held_out_part_and_the_training_part_stays() -> None:
+    unheard = [track("x.wav", 120)]
+    parts = divided({"m": config("c.wav", "a.wav")}, DIFFERENT, unheard)
+    assert sources(parts.training) == ["b.wav", "d.wav"]
+    assert sources(parts.held_out) == ["x.wav"]
+    assert parts.unheard
+    assert not divided({"m": config("a.wav")}, DIFFERENT).unheard
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_an_unheard_track_with_the_descriptors_of_any_recording_of_the_training_is_named(
+    known: int,
+) -> None:
+    copy = replace(DIFFERENT[known], source="copy.wav")
+    with pytest.raises(InvalidInputError, match=rf"copy\.wav has .* of {'ab'[known]}\.wav"):
+        divided({"m": config("a.wav")}, DIFFERENT, [copy])
 
 
 def test_a_foreign_model_follows_the_others() -> None:
