@@ -92,6 +92,7 @@ def go_on(
         if "steps" in settings:
             settings = settings | {"steps": steps}
         record = replace(record, steps=steps, settings=settings)
+        sitting = replace(sitting, prolongs=True)
     return sit(record, corpus, sitting, workshop)
 
 

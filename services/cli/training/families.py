@@ -39,6 +39,8 @@ class Made:
     """How long it is to be trained, if that follows from the recordings."""
     sounds: "Sequence[Clip] | Sequence[DescriptorTrack]" = ()
     """What the best version is to be judged by."""
+    patience: int = 0
+    """Validations in a row without a better figure that end it; 0 means that none do."""
 
 
 def settings_class(family: str) -> type[Any]:
@@ -132,7 +134,7 @@ def _predictor(settings: Any, seed: int, site: Site) -> Made:
     trainer = PredictorTrainer(settings, tracks, device=site.device, seed=seed, world=site.world)
     for name in trainer.corpus.too_short:
         site.reporter.say(f"left out: {name} is too short for the window")
-    return Made(trainer, settings.validation_figure, trainer.total_steps, tracks)
+    return Made(trainer, settings.validation_figure, trainer.total_steps, tracks, settings.patience)
 
 
 TRAINERS: Mapping[str, Callable[[Any, int, Site], Made]] = {

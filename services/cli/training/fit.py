@@ -37,6 +37,8 @@ def fit(
         clock = Clock(plan, stopping, world)
         fitting.begins()
         over = fitting.is_over
+        if over:
+            fitting.tell_if_patience_ended()
         while not over:
             losses = trainer.step()
             told = clock.ask()
@@ -89,7 +91,7 @@ class Fitting:
 
     def tell_if_patience_ended(self) -> None:
         """Says so if no step did, but validations that were no better."""
-        if 0 < self._plan.patience <= self.course.worse:
+        if self._plan.has_no_patience_left(self.course.worse):
             self._reporter.say(
                 f"training {self._plan.family}: over after step {self._trainer.steps}: "
                 f"{self.course.worse} validations were no better than that of step "

@@ -53,7 +53,15 @@ class Plan:
 
     def is_over(self, step: int, worse: int) -> bool:
         """Whether training ends after a step, with so many validations since the best one."""
-        return (self.steps is not None and step >= self.steps) or 0 < self.patience <= worse
+        return self.has_no_step_left(step) or self.has_no_patience_left(worse)
+
+    def has_no_step_left(self, step: int) -> bool:
+        """Whether all planned steps are done."""
+        return self.steps is not None and step >= self.steps
+
+    def has_no_patience_left(self, worse: int) -> bool:
+        """Whether so many validations since the best one end a training."""
+        return 0 < self.patience <= worse
 
     def logs_after(self, step: int) -> bool:
         """Whether the losses of this step are read."""

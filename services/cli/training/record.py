@@ -53,12 +53,12 @@ class Record:
     files: dict[str, str] = field(repr=False)
     """SHA-256 of each recording by its name."""
     finished: int = 0
-    """The steps after which it was at its end."""
+    """The step at which it ended, the last one or where patience was over; 0 before its end."""
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to train."""
-        return self.finished > 0 and (self.steps is None or self.finished >= self.steps)
+        return self.finished > 0
 
     @property
     def corpus_sha256(self) -> str:
@@ -169,11 +169,11 @@ class Records:
         """Stores that a training is at its end, and its best step for who gives its order again.
 
         A training that was prolonged is no order's: it may have another best step than one that
-        was as long from the beginning.
+        was as long from the beginning. So what an order has found once stays.
         """
         self.write(record)
         earlier = self._ordered(record)
-        if earlier and earlier[0] == record.id:
+        if earlier == (record.id, 0):
             self._store.put(record.key, orjson.dumps({"id": record.id, "step": best}))
 
     def like(self, record: Record) -> "Earlier | None":

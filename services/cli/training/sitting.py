@@ -17,6 +17,7 @@ from services.runtime.object_store.port import ObjectStore
 if TYPE_CHECKING:
     from services.cli.training.course import Course
     from services.cli.training.keeper import Keeper
+    from services.cli.training.plan import Plan
     from services.cli.training.tracking import Tracker
     from services.cli.training.trainer import Trainer
     from services.learning.world import World
@@ -49,6 +50,8 @@ class Sitting:
     minutes: float | None = None
     begins: bool = False
     """Whether it is the first one."""
+    prolongs: bool = False
+    """Whether steps were asked for, so that it goes on where patience had ended it."""
 
 
 def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) -> ModelVersion:
@@ -82,12 +85,16 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
             steps=record.steps if record.steps is not None else made.steps,
             every=record.every,
             minutes=sitting.minutes,
-            patience=getattr(settings, "patience", 0),
+            patience=made.patience,
         )
         version = None
         with _tracker(record, made.trainer, workshop, world) as tracker:
             keeper = Keeper(record, workshop.store, tracker) if tracker else None
             course = _restored(made.trainer, keeper, reporter, world)
+            if sitting.prolongs:
+                course = _patient_again(course, plan, made.trainer.steps, reporter)
+            if not plan.is_over(made.trainer.steps, course.worse):
+                record = replace(record, finished=0)
             if keeper and not sitting.begins:
                 # Not before: a trainer may refuse to be prolonged.
                 records.write(record)
@@ -96,9 +103,8 @@ def sit(record: Record, corpus: Corpus, sitting: Sitting, workshop: Workshop) ->
                 version = _judged(record, made, device, workshop)
                 tracker.publish(ModelStore(workshop.store), version)
                 if plan.is_over(made.trainer.steps, course.worse):
-                    # All planned steps, also where patience ended it before them.
-                    finished = max(made.trainer.steps, plan.steps or 0)
-                    records.finish(replace(record, finished=finished), version.step)
+                    finished = replace(record, finished=made.trainer.steps)
+                    records.finish(finished, version.step)
         version = world.from_first(version)
     if version is None:
         raise NotFoundError(f"{record.family} {record.id} has no version yet", culprit=record.id)
@@ -134,6 +140,18 @@ def _restored(
     if keeper:
         keeper.goes_on_from(trainer.steps)
     return course
+
+
+def _patient_again(course: "Course", plan: "Plan", step: int, reporter: Reporter) -> "Course":
+    """Counts validations anew if they had ended a training that is asked for more steps."""
+    if plan.has_no_step_left(step) or not plan.has_no_patience_left(course.worse):
+        return course
+    reporter.say(
+        f"training {plan.family}: {course.worse} validations were no better than that of step "
+        f"{course.best_step}, which had ended it; it goes on to step {plan.steps}, and they are "
+        "counted anew"
+    )
+    return replace(course, worse=0)
 
 
 def _judged(record: Record, made: families.Made, device: str, workshop: Workshop) -> ModelVersion:

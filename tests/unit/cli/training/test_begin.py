@@ -15,6 +15,7 @@ from services.cli.training import families
 from services.cli.training.begin import go_on, ordered_settings, train
 from services.cli.training.crew import train_all
 from services.cli.training.order import Order
+from services.cli.training.record import Records
 from services.cli.training.sitting import Sitting, Workshop
 from services.errors import (
     DemiurgeError,
@@ -210,6 +211,30 @@ def test_an_order_finds_what_it_made_and_not_what_became_of_it(
     trained = notes.trained()
     assert train(order(folder), workshop) == first
     assert notes.trained() == trained
+
+
+@pytest.mark.parametrize("steps", [9, 12])
+def test_more_steps_go_on_where_patience_had_ended_a_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    monkeypatch.setattr(
+        PredictorTrainer,
+        "validate",
+        lambda trainer: {"free_run": 1 + (trainer.steps - 1) % 8},
+    )
+    notes = Notes()
+    workshop = Workshop.here(notes)
+    wanted = order(folder, steps=9, every=1, overrides=SMALL | {"patience": 3})
+    first = train(wanted, workshop)
+    records = Records(workshop.store)
+    assert records.read("predictor", first.id).finished == 4
+    go_on("predictor", first.id, workshop, Sitting("cpu"))
+    assert notes.said[-1].startswith("training predictor: over after step 4: 3 validations were")
+    notes.said.clear()
+    go_on("predictor", first.id, workshop, Sitting("cpu"), steps=steps)
+    assert any(f"it goes on to step {steps}, and they are counted anew" in n for n in notes.said)
+    assert records.read("predictor", first.id).finished == 7
+    assert train(wanted, workshop) == first
 
 
 def test_an_order_that_was_prolonged_before_its_end_begins_anew_and_says_so(folder: Path) -> None:

@@ -340,3 +340,15 @@ def test_without_patience_all_steps_are_trained(desk: Desk) -> None:
     trainer = Ramp(1.0, 2.0, 3.0, 4.0, 5.0)
     desk.train(trainer, steps=5)
     assert trainer.steps == 5
+
+
+def test_a_training_that_patience_has_ended_says_so_when_it_is_to_go_on(desk: Desk) -> None:
+    plan = {"steps": 9, "patience": 2}
+    desk.train(Ramp(1.0, 2.0, 3.0, 0.5), **plan)
+    desk.notes.said.clear()
+    again = Ramp(1.0, 2.0, 3.0, 0.5)
+    course = desk.train(again, **plan)
+    assert (again.steps, course.best_step) == (3, 1)
+    assert desk.notes.said == [
+        "training melgan: over after step 3: 2 validations were no better than that of step 1"
+    ]
