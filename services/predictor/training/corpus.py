@@ -148,12 +148,17 @@ def _split_files(
 
 
 def _drawn(lengths: list[int], share: float, seed: int) -> set[int]:
-    """Places drawn until they hold the share of the whole; the shortest if none is that short."""
+    """Places drawn until they hold the share of the whole; the shortest if none is that short.
+
+    However large the share, one place is left.
+    """
     wanted = share * sum(lengths)
     order: list[int] = np.random.default_rng(seed).permutation(len(lengths)).tolist()
     drawn: set[int] = set()
     for i in order:
         held = sum(lengths[each] for each in drawn)
+        if len(drawn) == len(lengths) - 1:
+            break
         if held < wanted and held + lengths[i] <= _OVERSHOOT * wanted:
             drawn.add(i)
     return drawn or {min(order, key=lengths.__getitem__)}

@@ -68,6 +68,16 @@ def test_files_too_short_for_a_window_do_not_take_the_place_of_checks() -> None:
         assert len(cut.validation.starts)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.67, 0.9, 0.999])
+def test_however_much_is_held_out_a_file_is_left_to_learn_from(share: float) -> None:
+    for frames in ((60, 60, 60), (60, 50), (9, 9, 60, 60)):
+        tracks = [track(count, f"{i}", seed=i) for i, count in enumerate(frames)]
+        for seed in range(5):
+            cut = corpus(*tracks, share=share, seed=seed)
+            assert len(cut.training.starts)
+            assert len(cut.validation.starts)
+
+
 def test_no_frame_is_both_learnt_and_checked() -> None:
     for tracks in ([counted(100)], [track(50, "a", level=0), track(50, "b", level=100)]):
         cut = corpus(*tracks)
