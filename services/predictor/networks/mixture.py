@@ -17,6 +17,9 @@ LARGEST_SCALE = 10.0
 # Where scales begin, near the change from one frame to the next in music.
 FIRST_SCALE = 0.3
 
+# The inverse of a smaller one is infinite in float32; it draws the likeliest component alone.
+LEAST_TEMPERATURE = 1e-30
+
 
 def parameter_count(features: int, mixtures: int) -> int:
     """Numbers that a network tells for one mixture."""
@@ -95,7 +98,9 @@ class Mixture:
         if temperature == 0:
             chosen = self.log_weights.argmax(dim=-1)
         else:
-            cumulated = (self.log_weights / temperature).softmax(dim=-1).cumsum(dim=-1)
+            likeliest = self.log_weights.amax(dim=-1, keepdim=True)
+            relative = (self.log_weights - likeliest) / max(temperature, LEAST_TEMPERATURE)
+            cumulated = relative.softmax(dim=-1).cumsum(dim=-1)
             # The last sum may round to less than the number that was drawn.
             chosen = (cumulated[..., :-1] < uniform.unsqueeze(-1)).sum(dim=-1)
         index = chosen[..., None, None].expand(*chosen.shape, 1, self.means.shape[-1])

@@ -82,6 +82,15 @@ def test_temperature_0_is_the_mean_of_the_most_probable_component() -> None:
     torch.testing.assert_close(first, means[torch.arange(5), model.log_weights.argmax(dim=-1)])
 
 
+def test_the_smallest_temperature_draws_the_likeliest_component() -> None:
+    centre, parameters = (each.float() for each in told())
+    model = Mixture.told(centre, parameters, MIXTURES)
+    assert model.log_weights.argmax(dim=-1).any()
+    uniform, normal = torch.full((5,), 0.5), torch.ones(5, FEATURES)
+    coldest = model.drawn(uniform, normal, 1e-39)
+    torch.testing.assert_close(coldest, model.drawn(uniform, normal, 0.0), rtol=0, atol=0)
+
+
 def test_the_largest_number_below_1_draws_the_last_component() -> None:
     centre, parameters = (each.float() for each in told())
     model = Mixture.told(centre, parameters, MIXTURES)
