@@ -28,7 +28,7 @@ from services.predictor.networks.windowed_attention import (
 )
 from services.predictor.port import Checkpoint
 
-HEARD_AT_ONCE = 16
+INPUT_FRAMES = 16
 """Last frames that are read together, and that the linear part of the next frame is made of."""
 
 
@@ -48,7 +48,7 @@ class ProbabilisticTransformer(Network):
             )
         self.mixtures = shape.mixtures
         self.attention_frames = shape.attention_frames
-        heard = HEARD_AT_ONCE * shape.feature_count
+        heard = INPUT_FRAMES * shape.feature_count
         self.embedding = nn.Linear(heard, shape.hidden_size)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
         self.norm = nn.LayerNorm(shape.hidden_size)
@@ -66,7 +66,7 @@ class ProbabilisticTransformer(Network):
     @property
     def receptive_frames(self) -> int:
         """Last frames that the next one depends on."""
-        return len(self.layers) * (self.attention_frames - 1) + HEARD_AT_ONCE
+        return len(self.layers) * (self.attention_frames - 1) + INPUT_FRAMES
 
     @staticmethod
     def frames_ahead(forecast_frames: int) -> int:  # noqa: ARG004
@@ -84,12 +84,12 @@ class ProbabilisticTransformer(Network):
         `rings`, one a layer, are filled so that `_step` can go on.
         """
         count = frames.shape[1]
-        padded = functional.pad(frames, (0, 0, HEARD_AT_ONCE - 1, 0))
-        heard = padded.unfold(1, HEARD_AT_ONCE, 1).transpose(2, 3).flatten(2)
-        turns = rotations(0, count, self.head_width, frames)
+        padded = functional.pad(frames, (0, 0, INPUT_FRAMES - 1, 0))
+        heard = padded.unfold(1, INPUT_FRAMES, 1).transpose(2, 3).flatten(2)
+        rotary = rotations(0, count, self.head_width, frames)
         hidden = self.embedding(heard)
         for i, layer in enumerate(self.layers):
-            hidden = layer(hidden, turns, rings[i] if rings else None)
+            hidden = layer(hidden, rotary, rings[i] if rings else None)
         return self._mixture(hidden, heard)
 
     def taught(self, sequences: Tensor, window_frames: int) -> Tensor:
@@ -154,14 +154,14 @@ class ProbabilisticTransformer(Network):
             heard = torch.cat((heard, drawn.unsqueeze(1)), dim=1)
         return heard[:, window.shape[1] :]
 
-    def after(self, heard: Tensor, turns: Tensor, rings: Sequence[KeyValueRing]) -> Mixture:
-        """What follows the last frames, (B, HEARD_AT_ONCE x E), given those before in `rings`.
+    def after(self, heard: Tensor, rotary: Tensor, rings: Sequence[KeyValueRing]) -> Mixture:
+        """What follows the last frames, (B, INPUT_FRAMES x E), given those before in `rings`.
 
-        `turns` are of the position of the very last, whose keys and values go into `rings`.
+        `rotary` are of the position of the very last, whose keys and values go into `rings`.
         """
         hidden = self.embedding(heard).unsqueeze(1)
         for layer, ring in zip(self._layers(), rings, strict=True):
-            hidden = layer.step(hidden, turns, ring)
+            hidden = layer.step(hidden, rotary, ring)
         return self._mixture(hidden.squeeze(1), heard)
 
     def rings(self, batch: int, like: Tensor) -> list[KeyValueRing]:
@@ -185,11 +185,11 @@ class Hearing:
         batch, self._count, features = window.shape
         self._network = network
         # Zeros before the first frame, as in `forward`.
-        self._padded = window.new_zeros(batch, HEARD_AT_ONCE - 1 + self._count + steps, features)
-        self.frames = self._padded[:, HEARD_AT_ONCE - 1 :]
+        self._padded = window.new_zeros(batch, INPUT_FRAMES - 1 + self._count + steps, features)
+        self.frames = self._padded[:, INPUT_FRAMES - 1 :]
         self.frames[:, : self._count] = window
         self._first = self._count
-        self._turns = rotations(self._count, steps, network.head_width, window)
+        self._rotary = rotations(self._count, steps, network.head_width, window)
         self._rings = network.rings(batch, window)
         self.mixture: Mixture = network(window, self._rings).at(-1)
 
@@ -198,8 +198,8 @@ class Hearing:
         self.frames[:, self._count] = frame
         step = self._count - self._first
         self._count += 1
-        heard = self._padded[:, self._count - 1 : self._count - 1 + HEARD_AT_ONCE].flatten(1)
-        self.mixture = self._network.after(heard, self._turns[:, step : step + 1], self._rings)
+        heard = self._padded[:, self._count - 1 : self._count - 1 + INPUT_FRAMES].flatten(1)
+        self.mixture = self._network.after(heard, self._rotary[:, step : step + 1], self._rings)
 
 
 class Layer(nn.Module):
@@ -218,14 +218,14 @@ class Layer(nn.Module):
         )
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, hidden: Tensor, turns: Tensor, ring: KeyValueRing | None) -> Tensor:
+    def forward(self, hidden: Tensor, rotary: Tensor, ring: KeyValueRing | None) -> Tensor:
         """(B, F, width) to the same, see `WindowedAttention`."""
-        attended = self.attention(self.attention_norm(hidden), turns, ring)
+        attended = self.attention(self.attention_norm(hidden), rotary, ring)
         return self._fed(hidden + self.dropout(attended))
 
-    def step(self, hidden: Tensor, turns: Tensor, ring: KeyValueRing) -> Tensor:
+    def step(self, hidden: Tensor, rotary: Tensor, ring: KeyValueRing) -> Tensor:
         """The same for one further frame, (B, 1, width)."""
-        return self._fed(hidden + self.attention.step(self.attention_norm(hidden), turns, ring))
+        return self._fed(hidden + self.attention.step(self.attention_norm(hidden), rotary, ring))
 
     def _fed(self, hidden: Tensor) -> Tensor:
         told: Tensor = hidden + self.dropout(self.feedforward(hidden))
@@ -234,7 +234,7 @@ class Layer(nn.Module):
 
 def _lead_in(window_frames: int) -> int:
     """First frames whose successors are not judged; never all of them."""
-    return min(HEARD_AT_ONCE, window_frames) - 1
+    return min(INPUT_FRAMES, window_frames) - 1
 
 
 def _noise(chance: Chance, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:

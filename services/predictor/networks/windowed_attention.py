@@ -59,16 +59,16 @@ class WindowedAttention(nn.Module):
         self.projection = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, frames: Tensor, turns: Tensor, ring: KeyValueRing | None = None) -> Tensor:
-        """(B, F, width) to the same; `turns` are of these frames; fills the `ring`."""
-        queries, keys_values = self._heads(frames, turns)
+    def forward(self, frames: Tensor, rotary: Tensor, ring: KeyValueRing | None = None) -> Tensor:
+        """(B, F, width) to the same; `rotary` are of these frames; fills the `ring`."""
+        queries, keys_values = self._heads(frames, rotary)
         if ring is not None:
             ring.put(keys_values)
         return self._joined(_attended(queries, keys_values, self.attention_frames))
 
-    def step(self, frame: Tensor, turns: Tensor, ring: KeyValueRing) -> Tensor:
+    def step(self, frame: Tensor, rotary: Tensor, ring: KeyValueRing) -> Tensor:
         """The same for one further frame, (B, 1, width), after those in the `ring`."""
-        query, key_value = self._heads(frame, turns)
+        query, key_value = self._heads(frame, rotary)
         ring.put(key_value)
         keys, values = ring.held()
         return self._joined(functional.scaled_dot_product_attention(query, keys, values))
@@ -77,12 +77,12 @@ class WindowedAttention(nn.Module):
         """An empty ring for this layer."""
         return KeyValueRing(batch, self.heads, self.attention_frames, self.head_width, like)
 
-    def _heads(self, frames: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+    def _heads(self, frames: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor]:
         """Queries (B, heads, F, head width), keys and values (2, …)."""
         batch, count, _ = frames.shape
         parts = self.projection(frames).view(batch, count, 3, self.heads, self.head_width)
         parts = parts.permute(2, 0, 3, 1, 4)
-        turned = _turned(parts[:2], turns)
+        turned = _turned(parts[:2], rotary)
         return turned[0], torch.stack((turned[1], parts[2]))
 
     def _joined(self, attended: Tensor) -> Tensor:
@@ -115,9 +115,9 @@ def _attended(queries: Tensor, keys_values: Tensor, reach: int) -> Tensor:
     return attended.view(batch, heads, blocks * reach, width)[:, :, :frames]
 
 
-def _turned(parts: Tensor, turns: Tensor) -> Tensor:
-    """Turns (…, F, head width) by the positions that `turns` are of."""
-    cosines, sines = turns
+def _turned(parts: Tensor, rotary: Tensor) -> Tensor:
+    """Turns (…, F, head width) by the positions that `rotary` are of."""
+    cosines, sines = rotary
     left, right = parts.chunk(2, dim=-1)
     turned = torch.cat((left * cosines - right * sines, right * cosines + left * sines), dim=-1)
     return turned.to(parts.dtype)

@@ -7,7 +7,7 @@ from torch import Tensor
 from services.errors import CancelledError, InvalidInputError
 from services.predictor.networks.network import MOST_LIKELY, Chance, NetworkShape
 from services.predictor.networks.probabilistic_transformer import (
-    HEARD_AT_ONCE,
+    INPUT_FRAMES,
     ProbabilisticTransformer,
 )
 from services.predictor.port import never_stop
@@ -23,8 +23,8 @@ SHAPE = NetworkShape(
     attention_frames=ATTENTION,
     mixtures=4,
 )
-REACH = LAYERS * (ATTENTION - 1) + HEARD_AT_ONCE
-LENGTHS = (1, HEARD_AT_ONCE, REACH - 1, REACH + 40)
+REACH = LAYERS * (ATTENTION - 1) + INPUT_FRAMES
+LENGTHS = (1, INPUT_FRAMES, REACH - 1, REACH + 40)
 """Windows shorter and longer than what one frame depends on."""
 
 
@@ -140,10 +140,10 @@ def test_outliers_and_first_frames_count_nothing() -> None:
     counts[:, 30] = 0
     masked = model.loss(whole, whole, counts, 40)
     torch.testing.assert_close(
-        masked * (41 * 3 - 3 * HEARD_AT_ONCE - 3),
-        plain * (41 * 3 - 3 * HEARD_AT_ONCE) + model.log_likelihood(whole, 30)[:, 0].sum(),
+        masked * (41 * 3 - 3 * INPUT_FRAMES - 3),
+        plain * (41 * 3 - 3 * INPUT_FRAMES) + model.log_likelihood(whole, 30)[:, 0].sum(),
     )
-    told = model.log_likelihood(whole, HEARD_AT_ONCE)
+    told = model.log_likelihood(whole, INPUT_FRAMES)
     torch.testing.assert_close(plain, -told.mean())
 
 

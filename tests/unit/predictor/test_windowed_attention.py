@@ -22,8 +22,8 @@ def sound(frames: int = FRAMES) -> Tensor:
 
 def attended(frames: Tensor, first: int = 0) -> Tensor:
     count = frames.shape[1]
-    turns = rotations(first, count, WIDTH // HEADS, frames)
-    told: Tensor = attention()(frames, turns)
+    rotary = rotations(first, count, WIDTH // HEADS, frames)
+    told: Tensor = attention()(frames, rotary)
     return told
 
 
@@ -57,17 +57,17 @@ def test_the_order_of_the_frames_matters() -> None:
 @pytest.mark.parametrize("at_once", [1, 3, REACH, REACH + 1, FRAMES - 1])
 def test_a_frame_at_a_time_after_any_beginning_is_as_all_at_once(at_once: int) -> None:
     model, frames = attention(), sound()
-    turns = rotations(0, FRAMES, WIDTH // HEADS, frames)
+    rotary = rotations(0, FRAMES, WIDTH // HEADS, frames)
     ring = model.ring(3, frames)
-    told = [model(frames[:, :at_once], turns[:, :at_once], ring)]
+    told = [model(frames[:, :at_once], rotary[:, :at_once], ring)]
     told += [
-        model.step(frames[:, i : i + 1], turns[:, i : i + 1], ring) for i in range(at_once, FRAMES)
+        model.step(frames[:, i : i + 1], rotary[:, i : i + 1], ring) for i in range(at_once, FRAMES)
     ]
     torch.testing.assert_close(torch.cat(told, dim=1), attended(frames))
 
 
 def test_late_positions_are_as_exact_as_early_ones() -> None:
     frames = sound().float()
-    turns = rotations(100_000, FRAMES, WIDTH // HEADS, frames)
+    rotary = rotations(100_000, FRAMES, WIDTH // HEADS, frames)
     exact = rotations(100_000, FRAMES, WIDTH // HEADS, frames.double())
-    torch.testing.assert_close(turns.double(), exact, atol=1e-7, rtol=0)
+    torch.testing.assert_close(rotary.double(), exact, atol=1e-7, rtol=0)
