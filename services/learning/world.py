@@ -96,6 +96,12 @@ class World:
         processes.broadcast_object_list(values, device=torch.device("cpu"))
         return values[0]
 
+    def copy_from_first(self, module: nn.Module) -> None:
+        """Weights and buffers of `module` become those of the first process, in place."""
+        if self.size > 1:
+            for tensor in module.state_dict().values():
+                processes.broadcast(tensor, src=0)
+
     def wait(self) -> None:
         """Returns when all processes have come here."""
         if self.size > 1:

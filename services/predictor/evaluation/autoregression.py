@@ -6,7 +6,6 @@ the static coefficients alone where the features are MFCCs, and their deltas are
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +13,13 @@ from scipy.linalg import solve, solve_triangular
 
 from services.predictor.evaluation.baselines import Array, StaticBaseline
 from services.predictor.evaluation.material import Material, regular
+from services.predictor.networks.stability import stabilised
 from services.predictor.port import FloatArray
 
 ORDERS = (1, 2, 4, 8, 16, 32)
 RIDGES = (1e-6, 1e-4, 1e-2)
 """Multiples of the number of frames: what z-scores of variance 1 add to their own products."""
 KEPT_BACK_SHARE = 0.15
-LARGEST_RADIUS = 0.999
 BLOCK_FRAMES = 4096
 CHOICE_HORIZONS = (1, 10, 100)
 CHOICE_STARTS = 512
@@ -246,9 +245,7 @@ class _Products:
             assume_a="pos",
         )
         weights = solved[1:].reshape(order, features, features)
-        shrink = min(LARGEST_RADIUS / max(_radius(weights), 1e-12), 1.0)
-        powers = shrink ** np.arange(1, order + 1)
-        stable = weights * powers[:, np.newaxis, np.newaxis]
+        stable, shrunk = stabilised(weights)
         fitted = np.concatenate([solved[:1], stable.reshape(-1, features)])
         residual = (
             self.sums[target, target]
@@ -257,12 +254,4 @@ class _Products:
             + fitted.T @ gram @ fitted
         ) / max(self.frames, 1)
         covariance = (residual + residual.T) / 2 + 1e-9 * np.eye(features)
-        return Coefficients(stable, solved[0], covariance, ridge, shrink)
-
-
-def _radius(weights: Array) -> float:
-    """Largest modulus of the roots: of the eigenvalues of the companion matrix."""
-    order, features, _ = weights.shape
-    companion: NDArray[Any] = np.eye(order * features, k=-features)
-    companion[:features] = np.concatenate([each.T for each in weights], axis=1)
-    return float(np.abs(np.linalg.eigvals(companion)).max())
+        return Coefficients(stable, solved[0], covariance, ridge, shrunk)

@@ -5,12 +5,11 @@ like the last; a linear model does well at it (Zeng et al., 2023, "Are Transform
 Time Series Forecasting?"). So the network tells only what is to be added.
 """
 
-from collections.abc import Iterable, Sequence
-
 import torch
 from torch import Tensor, nn
 
-from services.predictor.networks.network import Anchor
+from services.predictor.networks.network import Anchor, FittingBatches
+from services.predictor.networks.stability import stabilised
 
 MEANS_OVER = (8, 16, 32, 64, 128, 256)
 HORIZONS = (1, 4, 8, 16, 32, 64, 100, 150, 250, 500)
@@ -35,6 +34,9 @@ class Anchored(nn.Module):
         if self._anchor == "mean":
             return window.mean(dim=1, keepdim=True)
         return torch.zeros_like(window[:, -1:])
+
+    def fit(self, batches: FittingBatches, window_frames: int) -> None:
+        """There is nothing to fit."""
 
 
 class LinearForecast(nn.Module):
@@ -65,14 +67,14 @@ class LinearForecast(nn.Module):
         return self._iterated(window, steps) + missed
 
     @torch.no_grad()
-    def fit(self, batches: Sequence[tuple[Tensor, Tensor]], window_frames: int) -> None:
-        """Least squares over (frames, counts), (B, window + ahead, E) and (B, window + ahead).
+    def fit(self, batches: FittingBatches, window_frames: int) -> None:
+        """Least squares, see `Network.fit`.
 
         Horizons beyond those that are there are told as the furthest one.
         """
         self.step.fit(batches, window_frames)
         horizons, rows, features = self.weight.shape
-        sums = _Squares(rows, horizons * features)
+        sums = NormalEquations(rows, horizons * features)
         for frames, counts in batches:
             ahead = frames.shape[1] - window_frames
             places = [min(horizon, ahead) - 1 for horizon in HORIZONS]
@@ -122,20 +124,23 @@ class LinearStep(nn.Module):
         return told
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[tuple[Tensor, Tensor]], window_frames: int) -> None:
-        """Least squares over (frames, counts), (B, window + ahead, E) and (B, window + ahead)."""
-        sums = _Squares(self.linear.in_features + 1, self.linear.out_features)
+    def fit(self, batches: FittingBatches, window_frames: int) -> None:
+        """Least squares, see `Network.fit`; one that would explode is made stable."""
+        sums = NormalEquations(self.linear.in_features + 1, self.linear.out_features)
         for frames, counts in batches:
-            heard = _trailing(padded(frames[:, :window_frames]))[:, -FITTED_STEPS:].flatten(0, 1)
+            last = padded(frames[:, :window_frames])[:, 1 - STEP_FRAMES - FITTED_STEPS :]
+            heard = _trailing(last).flatten(0, 1)
             told = slice(max(window_frames - FITTED_STEPS, 0) + 1, window_frames + 1)
             given = torch.cat((heard, torch.ones_like(heard[:, :1])), dim=1)
             sums.add(given, frames[:, told].flatten(0, 1), counts[:, told].flatten())
         solved = sums.solved()
-        self.linear.weight.copy_(solved[:-1].T)
+        lags = solved[:-1].view(STEP_FRAMES, -1, self.linear.out_features).flip(0)
+        stable = torch.from_numpy(stabilised(lags.numpy())[0]).flip(0)
+        self.linear.weight.copy_(stable.flatten(0, 1).T)
         self.linear.bias.copy_(solved[-1])
 
 
-class _Squares:
+class NormalEquations:
     """The sums that least squares are solved from."""
 
     def __init__(self, given: int, wanted: int) -> None:

@@ -7,6 +7,7 @@ from services.predictor.networks.anchor import STEP_FRAMES, LinearStep
 from services.predictor.networks.network import (
     MOST_LIKELY,
     Chance,
+    FittingBatches,
     NetworkShape,
     OneStepNetwork,
     Rollout,
@@ -35,6 +36,11 @@ class LSTM(OneStepNetwork):
     def forward(self, frames: Tensor) -> Tensor:
         """The frame after each of (B, F, E): (B, F, E)."""
         return self._step(frames, None)[0]
+
+    def fit(self, batches: FittingBatches, window_frames: int) -> None:
+        """Fits the linear anchor, if there is one."""
+        if self.anchor is not None:
+            self.anchor.fit(batches, window_frames)
 
     def continued(
         self,

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from services.predictor.networks.anchor import anchor_of
-from services.predictor.networks.network import ForecastNetwork, NetworkShape
+from services.predictor.networks.network import FittingBatches, ForecastNetwork, NetworkShape
 from services.predictor.networks.position import position_codes, with_codes
 
 
@@ -38,3 +38,7 @@ class LSTMEncoderDecoder(ForecastNetwork):
         decoded, _ = self.decoder(with_codes(silence, codes[frames:]), state)
         forecast: Tensor = self.linear(decoded) + self.anchor(window, steps)
         return forecast
+
+    def fit(self, batches: FittingBatches, window_frames: int) -> None:
+        """Fits the anchor."""
+        self.anchor.fit(batches, window_frames)

@@ -1,10 +1,11 @@
-"""What the four published networks have in common: windows in, continuations out.
+"""What all networks have in common: windows in, continuations out.
 
 Networks know z-scored frames alone, in tensors of shape (B, F, E): batch, frames, features.
-Their forms follow https://github.com/buganart/descriptor-transformer.
+The forms of the four published ones follow https://github.com/buganart/descriptor-transformer.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,8 @@ from services.predictor.port import Checkpoint, never_stop
 Rollout = Literal["sliding", "published"]
 Mask = Literal["causal", "published"]
 Anchor = Literal["none", "last", "mean", "linear"]
+FittingBatches = Iterable[tuple[Tensor, Tensor]]
+"""Frames and counts, as `Network.loss` takes them; they can be walked over more than once."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Chance:
     seeds: tuple[int, ...] = (0,)
     """One for each sequence of the batch, so that it is the same alone and among others."""
     temperature: float = 0.0
-    """0 is the most likely continuation, 1 draws as often as was learned."""
+    """1 draws as often as was learned; 0 takes the mean of the likeliest component, frame by
+    frame."""
 
 
 MOST_LIKELY = Chance()
@@ -39,11 +43,12 @@ class NetworkShape:
     feature_count: int
     """Features of a frame."""
     hidden_size: int
-    """Width of an LSTM's state."""
+    """Width of an LSTM's state, and of a ProbabilisticTransformer."""
     num_layers: int
     """Layers of each part."""
     nhead: int = 1
-    """Attention heads; they share out features + position code evenly."""
+    """Attention heads; they share out features + position code evenly, in a
+    ProbabilisticTransformer hidden_size, of which 2 x nhead is a divisor."""
     dim_feedforward: int = 1
     """Width of a transformer's feed-forward layers."""
     dropout: float = 0.0
@@ -109,6 +114,13 @@ class Network(nn.Module, ABC):
         All but the first, before which nothing was heard.
         """
         return window_frames + frames_ahead - 1
+
+    def fit(self, batches: FittingBatches, window_frames: int) -> None:
+        """Sets what is fitted to the training part before its first step: nothing unless it says.
+
+        `batches` give (frames, counts), (B, window + frames ahead, E) and (B, window + frames
+        ahead).
+        """
 
     @abstractmethod
     def taught(self, sequences: Tensor, window_frames: int) -> Tensor:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from services.predictor.networks.anchor import anchor_of
-from services.predictor.networks.network import ForecastNetwork, NetworkShape
+from services.predictor.networks.network import FittingBatches, ForecastNetwork, NetworkShape
 from services.predictor.networks.position import position_codes, with_codes
 
 
@@ -41,3 +41,7 @@ class Transformer(ForecastNetwork):
         change: Tensor = self.decoder(question, memory)[:, :, :features]
         answer: Tensor = change + self.anchor(window, steps)
         return answer
+
+    def fit(self, batches: FittingBatches, window_frames: int) -> None:
+        """Fits the anchor."""
+        self.anchor.fit(batches, window_frames)

@@ -14,6 +14,7 @@ from services.predictor.networks.anchor import LinearStep
 from services.predictor.networks.network import (
     MOST_LIKELY,
     Chance,
+    FittingBatches,
     Mask,
     NetworkShape,
     OneStepNetwork,
@@ -55,6 +56,11 @@ class TransformerEncoderOnly(OneStepNetwork):
         if self.anchor is not None:
             told = told + self.anchor(last)
         return last + told if self.adds_change else told
+
+    def fit(self, batches: FittingBatches, window_frames: int) -> None:
+        """Fits the linear anchor, if there is one."""
+        if self.anchor is not None:
+            self.anchor.fit(batches, window_frames)
 
     def continued(
         self,

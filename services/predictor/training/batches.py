@@ -1,6 +1,8 @@
 """Windows on a device, and which of them a step learns from."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,6 +30,19 @@ class Batches:
         """Starts of at most so many sequences, evenly apart; 0 means all."""
         apart = math.ceil(len(self.starts) / most) if most else 1
         return self.starts[:: max(apart, 1)]
+
+
+@dataclass(frozen=True, eq=False)
+class InParts:
+    """Sequences some at a time, so that only those lie in memory; it may be walked over again."""
+
+    batches: Batches
+    starts: Tensor
+    at_once: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for part in torch.split(self.starts, self.at_once):
+            yield self.batches.at(part)
 
 
 class Shuffled:

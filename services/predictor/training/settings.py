@@ -68,11 +68,12 @@ class PredictorTraining:
     hop_length: int = 1024
     """Samples from frame to frame at that rate; descriptor files have theirs."""
     hidden_size: int = 100
-    """Width of an LSTM's state."""
+    """Width of an LSTM's state, and of a ProbabilisticTransformer."""
     num_layers: int = 3
     """Layers of each part."""
     nhead: int = 5
-    """Attention heads; they must divide the features and dim_pos_encoding together."""
+    """Attention heads; they must divide the features and dim_pos_encoding together. In a
+    ProbabilisticTransformer, twice as many must divide hidden_size."""
     dim_feedforward: int = 128
     """Width of a transformer's feed-forward layers."""
     dropout: float = 0.1

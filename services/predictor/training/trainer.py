@@ -19,9 +19,8 @@ from services.learning.world import ALONE, World
 from services.predictor.config import PredictorConfig
 from services.predictor.deltas import names_with_deltas, statics_of
 from services.predictor.loading import ARCHITECTURES
-from services.predictor.networks.anchor import LinearForecast, LinearStep
 from services.predictor.networks.network import Network, NetworkShape, OneStepNetwork
-from services.predictor.training.batches import Batches, Shuffled
+from services.predictor.training.batches import Batches, InParts, Shuffled
 from services.predictor.training.corpus import Corpus
 from services.predictor.training.settings import PredictorTraining
 from services.predictor.training.validation import Validation
@@ -94,10 +93,6 @@ class PredictorTrainer:
         self.network: Network = architecture(self._shape).to(self._device)
         length = settings.window_size + self._ahead
         self._training = Batches(self.corpus.training, length, self._device)
-        if isinstance(anchor := getattr(self.network, "anchor", None), LinearForecast | LinearStep):
-            starts = self._training.spread(FITTED_WINDOWS)
-            parts = torch.split(starts, FITTED_AT_ONCE)
-            anchor.fit([self._training.at(part) for part in parts], settings.window_size)
         self.average = averaged(self.network) if settings.average_decay else None
         encoder_only = settings.selected_model == ENCODER_ONLY
         optimizer = torch.optim.AdamW if encoder_only else torch.optim.Adam
@@ -132,12 +127,14 @@ class PredictorTrainer:
         return self.network if self.average is None else self.average
 
     def step(self) -> dict[str, Tensor]:
-        """One optimisation step on the next batch.
+        """One optimisation step on the next batch; the first one fits before what is fitted.
 
         Returns 0-d tensors on the device: the loss, under its network's name, "learning_rate" and
         "gradient_norm/network", before clipping. Reading one waits for the device.
         """
         settings = self.settings
+        if self.steps == 0:
+            self._fit()
         rate = self._learning_rate()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -231,6 +228,16 @@ class PredictorTrainer:
     @property
     def _recorded(self) -> dict[str, Any]:
         return asdict(self.settings) | {"seed": self.seed}
+
+    def _fit(self) -> None:
+        """Fits in the first process, whose sums may differ from another's in their last bits."""
+        if self.world.is_first:
+            starts = self._training.spread(FITTED_WINDOWS)
+            parts = InParts(self._training, starts, FITTED_AT_ONCE)
+            self.network.fit(parts, self.settings.window_size)
+        self.world.copy_from_first(self.network)
+        if self.average is not None:
+            self.average.load_state_dict(self.network.state_dict())
 
     def _learning_rate(self) -> float:
         settings = self.settings

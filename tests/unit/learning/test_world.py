@@ -14,11 +14,16 @@ def meet(world: World) -> dict[str, object]:
     world.average_gradients(network)
     averages = world.average({"a": torch.tensor(float(world.rank)), "b": torch.tensor(4.0)})
     world.wait()
+    copied = nn.BatchNorm1d(1)
+    copied.bias.data += 2 + world.rank
+    copied.get_buffer("running_mean").add_(world.rank)
+    world.copy_from_first(copied)
     return {
         "gradient": network.weight.grad.tolist(),
         "no gradient": network.bias.grad,
         "averages": {name: float(value) for name, value in averages.items()},
         "id": world.from_first(f"id{world.rank}"),
+        "copied": (copied.bias.tolist(), copied.get_buffer("running_mean").tolist()),
         "first": world.is_first,
     }
 
@@ -32,6 +37,7 @@ def test_two_processes_average_what_they_found_and_agree() -> None:
         "no gradient": None,
         "averages": {"a": 0.5, "b": 4.0},
         "id": "id0",
+        "copied": ([2.0], [0.0]),
     }
 
 
@@ -44,6 +50,7 @@ def test_one_process_alone_gives_back_what_it_was_given() -> None:
     assert torch.equal(before, torch.ones(1, 1))
     assert ALONE.average({"loss": torch.tensor(2.0)}) == {"loss": torch.tensor(2.0)}
     assert ALONE.from_first("id") == "id"
+    ALONE.copy_from_first(network)
     ALONE.wait()
 
 

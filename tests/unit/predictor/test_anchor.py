@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from services.predictor.loading import ARCHITECTURES
-from services.predictor.networks.anchor import HORIZONS, LinearForecast, LinearStep
+from services.predictor.networks.anchor import (
+    HORIZONS,
+    RIDGE,
+    LinearForecast,
+    LinearStep,
+    padded,
+)
 from services.predictor.networks.network import Anchor, NetworkShape
 from services.predictor.port import never_stop
 
@@ -15,11 +21,11 @@ ONE_STEP = ("LSTM", "TransformerEncoderOnlyModel")
 ALL_AT_ONCE = ("LSTMEncoderDecoderModel", "TransformerModel")
 
 
-def spirals(batch: int, frames: int) -> Tensor:
-    """Two features that turn and shrink: x[t + 1] = A x[t], from a new start in each sequence."""
+def spirals(batch: int, frames: int, growth: float = 0.98) -> Tensor:
+    """Two features that turn and shrink, or grow, each sequence from a start of its own."""
     random = np.random.default_rng(1)
     points = random.standard_normal(batch) + 1j * random.standard_normal(batch)
-    path = points[:, None] * (0.98 * np.exp(0.2j)) ** np.arange(frames)
+    path = points[:, None] * (growth * np.exp(0.2j)) ** np.arange(frames)
     return torch.from_numpy(np.stack((path.real, path.imag), axis=2)).float()
 
 
@@ -79,6 +85,36 @@ def test_a_linear_forecast_adds_what_an_autoregression_misses() -> None:
     assert future.shape[1] >= 64
     assert whole[31] < 0.5 * alone[31]
     assert whole[15] < 0.03
+
+
+@pytest.mark.parametrize("kind", [LinearForecast, LinearStep])
+def test_an_anchor_fitted_to_growing_tracks_does_not_explode(
+    kind: type[LinearForecast] | type[LinearStep],
+) -> None:
+    """In 500 frames; spirals that grow by 3% a frame would by a factor of 10^6."""
+    sequences = spirals(200, 60, growth=1.03)
+    anchor = kind(2)
+    anchor.fit([(sequences, torch.ones(sequences.shape[:2]))], 40)
+    heard = sequences[:, :40]
+    largest = 10 * sequences.abs().max()
+    if isinstance(anchor, LinearForecast):
+        assert anchor(heard, 500).abs().max() < largest
+        return
+    for _ in range(500):
+        heard = torch.cat((heard, anchor(heard[:, -20:])[:, -1:]), dim=1)
+    assert heard.abs().max() < largest
+
+
+def test_what_is_stable_is_fitted_by_least_squares_alone() -> None:
+    sequences = spirals(200, 60)
+    step = LinearStep(2)
+    step.fit([(sequences, torch.ones(sequences.shape[:2]))], 40)
+    given = padded(sequences[:, :40])[:, -23:].unfold(1, 16, 1).transpose(2, 3).flatten(2)
+    given = torch.cat((given, torch.ones_like(given[..., :1])), dim=2).flatten(0, 1).double()
+    ridge = RIDGE * (given**2).sum(dim=0).mean() * torch.eye(33)
+    wanted = sequences[:, 33:41].flatten(0, 1).double()
+    solved = torch.linalg.solve(given.T @ given + ridge, given.T @ wanted)
+    torch.testing.assert_close(step.linear.weight.double(), solved[:-1].T, rtol=0, atol=2e-4)
 
 
 def test_between_its_horizons_a_linear_forecast_adds_straight_lines() -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from services.audio.track import DescriptorTrack
 from services.learning.world import ALONE, World
+from services.predictor.networks.anchor import LinearForecast
+from services.predictor.networks.network import Anchor
 from services.predictor.training.settings import PredictorTraining
 from services.predictor.training.trainer import PredictorTrainer
 from tests.unit.learning.processes import together
@@ -30,6 +32,7 @@ SETTINGS = PredictorTraining(
 )
 FORMS = ("LSTM", "LSTMEncoderDecoderModel", "TransformerModel")
 ROLLED_OUT = {"LSTM": 2}
+ANCHORED: dict[str, Anchor] = {"LSTMEncoderDecoderModel": "linear"}
 
 Weights = np.ndarray  # type: ignore[type-arg]
 Course = tuple[list[dict[str, float]], Weights, Weights]
@@ -51,8 +54,24 @@ def tracks() -> list[DescriptorTrack]:
 
 
 def trainer(world: World, form: str) -> PredictorTrainer:
-    settings = replace(SETTINGS, selected_model=form, rollout_frames=ROLLED_OUT.get(form, 1))
+    settings = replace(
+        SETTINGS,
+        selected_model=form,
+        rollout_frames=ROLLED_OUT.get(form, 1),
+        anchor=ANCHORED.get(form, "none"),
+    )
     return PredictorTrainer(settings, tracks(), seed=3, world=world)
+
+
+def both(world: World) -> tuple[list[Course], Weights]:
+    """Started once, for that is what takes the time."""
+    return course(world), fitted(world)
+
+
+@pytest.fixture(scope="module")
+def two() -> list[tuple[list[Course], Weights]]:
+    """What two processes have to tell."""
+    return together(2, both)
 
 
 def course(world: World) -> list[Course]:
@@ -69,17 +88,29 @@ def course(world: World) -> list[Course]:
     return courses
 
 
+def fitted(world: World) -> Weights:
+    """The anchor after a step, where each process would fit something else."""
+    training = trainer(world, "LSTMEncoderDecoderModel")
+    training._training._frames += world.rank
+    training.step()
+    anchor = training.kept.get_submodule("anchor")
+    assert isinstance(anchor, LinearForecast)
+    return np.concatenate([each.flatten().numpy() for each in anchor.state_dict().values()])
+
+
 def _weights(training: PredictorTrainer) -> Weights:
     return np.concatenate([p.detach().flatten().numpy() for p in training.kept.parameters()])
 
 
-def test_two_processes_with_half_the_batch_each_learn_what_one_does() -> None:
+def test_two_processes_with_half_the_batch_each_learn_what_one_does(
+    two: list[tuple[list[Course], Weights]],
+) -> None:
     """Losses within 1e-4, weights within a hundredth of the way that they went.
 
     The biases of attention's keys have a gradient of nothing but rounding, and Adam follows it.
     """
-    one, two = together(2, course)
-    for alone, first, second in zip(course(ALONE), one, two, strict=True):
+    courses = (each for each, _ in two)
+    for alone, first, second in zip(course(ALONE), *courses, strict=True):
         for losses, shared, also in zip(alone[0], first[0], second[0], strict=True):
             assert shared == also
             for figures in (losses, shared):
@@ -93,3 +124,11 @@ def test_two_processes_with_half_the_batch_each_learn_what_one_does() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_weights_that_are_drawn_are_those_of_one_process(form: str) -> None:
     assert trainer(World(1, 2), form).weights() == trainer(ALONE, form).weights()
+
+
+def test_all_processes_have_the_anchor_that_the_first_one_fitted(
+    two: list[tuple[list[Course], Weights]],
+) -> None:
+    (_, first), (_, second) = two
+    assert np.array_equal(first, second)
+    assert np.array_equal(first, fitted(ALONE))

@@ -1,5 +1,7 @@
 """What our trainings have beyond the published ones."""
 
+import copy
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +13,7 @@ from safetensors.torch import load
 from services.errors import InvalidInputError, SettingsMismatchError
 from services.learning.precision import Precision
 from services.predictor.loading import load_predictor
+from services.predictor.training import trainer as training_module
 from services.predictor.training.settings import PredictorTraining
 from services.predictor.training.trainer import PredictorTrainer
 from tests.unit.predictor.music import STATICS, tracks
@@ -114,6 +117,50 @@ def test_a_training_may_be_prolonged_unless_its_learning_rate_follows_from_its_l
     state = trainer(steps=5, schedule="cosine").state_dict()
     with pytest.raises(SettingsMismatchError, match="steps was 5 and is 9"):
         trainer(steps=9, schedule="cosine").load_state_dict(state)
+
+
+def test_an_anchor_is_fitted_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_module, "FITTED_AT_ONCE", 10)
+    trains = trainer("TransformerModel", anchor="linear")
+    given: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+    at = trains._training.at
+
+    def noted(starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal most
+        most = max(most, sum(part() is not None for part in given))
+        parts = at(starts)
+        given.append(weakref.ref(parts[0]))
+        return parts
+
+    trains._training.at = noted  # type: ignore[method-assign]
+    trains.step()
+    assert len(given) > 2 * len(trains.corpus.training.starts) / 10
+    assert most <= 2
+
+
+def test_a_training_that_goes_on_fits_no_anchor_again() -> None:
+    before = trainer("TransformerModel", anchor="linear", average_decay=0.9)
+    before.step()
+    resumed = trainer("TransformerModel", anchor="linear", average_decay=0.9)
+    resumed.load_state_dict(copy.deepcopy(before.state_dict()))
+    sizes: list[int] = []
+    at = resumed._training.at
+    resumed._training.at = lambda starts: (sizes.append(len(starts)), at(starts))[1]  # type: ignore[method-assign]
+    resumed.step()
+    before.step()
+    assert sizes == [SETTINGS.batch_size]
+    assert resumed.weights() == before.weights()
+
+
+def test_the_average_begins_with_the_fitted_anchor() -> None:
+    trains = trainer("LSTM", anchor="linear", average_decay=0.999, learning_rate=1e-6)
+    trains.step()
+    told, kept = (
+        dict(network.named_parameters())["anchor.linear.weight"]
+        for network in (trains.network, trains.kept)
+    )
+    torch.testing.assert_close(told, kept, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ONE_STEP)
