@@ -36,7 +36,8 @@ def load_predictor(
 ) -> Predictor:
     """The predictor that `config` (a config.json) and `weights` (safetensors) describe.
 
-    Raises CorruptObjectError if either is damaged or they do not fit each other.
+    Raises CorruptObjectError if either is damaged, if there is no such network, or if they do not
+    fit each other.
     """
     read = PredictorConfig.from_json(config)
     network = _constructed(architecture_of(read), read.shape)

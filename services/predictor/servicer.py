@@ -77,10 +77,10 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             )
         track = track_from_message(request.window)
         found = await asyncio.to_thread(self._find, request.predictor_id)
-        version_id = found.version_id if not isinstance(found, Plugin) else ""
         if isinstance(found, Plugin):
-            version_id = (await self._described_plugin(found)).version_id
-            _refuse_another_version(found, version_id, request.predictor_id)
+            version_id = (await self._described_plugin(found, request.predictor_id)).version_id
+        else:
+            version_id = found.version_id
 
         def predict(checkpoint: "Checkpoint") -> "DescriptorTrack":
             with found.blamed() if isinstance(found, Plugin) else _blamed(found):
@@ -106,8 +106,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         found = await asyncio.to_thread(self._find, request.predictor_id)
         if not isinstance(found, Plugin):
             return pb.GetPredictorResponse(predictor=self._described(found))
-        described = await self._described_plugin(found)
-        _refuse_another_version(found, described.version_id, request.predictor_id)
+        described = await self._described_plugin(found, request.predictor_id)
         return pb.GetPredictorResponse(predictor=described)
 
     async def ListPredictors(
@@ -177,16 +176,26 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
             )
             return described
 
-    async def _described_plugin(self, plugin: Plugin) -> pb.Predictor:
-        """Its description, which all who ask for it at once wait for together."""
-        if plugin.id in self._descriptions:
-            return self._descriptions[plugin.id]
-        if plugin.id not in self._describing:
+    async def _described_plugin(self, plugin: Plugin, asked: str) -> pb.Predictor:
+        """Its description, which all who ask for it at once wait for together.
+
+        Raises NotFoundError if `asked`, an id, names another version than the one installed.
+        """
+        if plugin.id not in self._descriptions and plugin.id not in self._describing:
             task = asyncio.create_task(asyncio.to_thread(self._describe, plugin))
             self._describing[plugin.id] = task
             task.add_done_callback(lambda done: self._forget(plugin.id, done))
-        # Whoever asked may go; the others still want it.
-        return await asyncio.shield(self._describing[plugin.id])
+        if plugin.id in self._describing:
+            # Whoever asked may go; the others still want it.
+            await asyncio.shield(self._describing[plugin.id])
+        described = self._descriptions[plugin.id]
+        if asked not in {plugin.id, described.version_id}:
+            raise NotFoundError(
+                f"no predictor {asked!r}: {plugin.package} is installed, which is "
+                f"{described.version_id!r}",
+                culprit=asked,
+            )
+        return described
 
     def _forget(self, id_: str, done: "asyncio.Task[pb.Predictor]") -> None:
         del self._describing[id_]
@@ -204,7 +213,7 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         try:
             if not await asyncio.to_thread(self._is_stored, plugin.id):
                 async with asyncio.timeout(DESCRIBED_WITHIN_SECONDS):
-                    return await self._described_plugin(plugin)
+                    return await self._described_plugin(plugin, plugin.id)
             reason = f"a trained model of this id goes before that of {plugin.package}"
         except ConfigurationError as error:
             reason = error.message
@@ -260,12 +269,3 @@ def _blamed(version: "ModelVersion") -> Iterator[None]:
             "or another predictor, or train it again",
             culprit=version.version_id,
         ) from error
-
-
-def _refuse_another_version(plugin: Plugin, version_id: str, asked: str) -> None:
-    """A plug-in has no versions beside the one that is installed."""
-    if asked not in {plugin.id, version_id}:
-        raise NotFoundError(
-            f"no predictor {asked!r}: {plugin.package} is installed, which is {version_id!r}",
-            culprit=asked,
-        )
