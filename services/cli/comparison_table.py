@@ -21,8 +21,8 @@ _ALIVE = {
     "spectrum": "spectrum_distance",
     "variance/training": "training_variance_ratio",
     "spectrum/training": "training_spectrum_distance",
-    "dying": "drift_variance",
-    "drift": "drift_mean",
+    "variance drift": "drift_variance",
+    "mean drift": "drift_mean",
 }
 _NEW = {
     "nearest window 1 %": "nearest_window_1",
@@ -39,6 +39,7 @@ class Facts:
 
     architecture: str
     preset: str
+    """Its name, and what was given beside it but the architecture."""
     seed: str
     steps: int
     """Of training."""
@@ -53,7 +54,8 @@ class Facts:
         from safetensors.numpy import load
 
         told = _SECONDS.search(card)
-        changed = version.config.get("overrides") or {}
+        changed = dict(version.config.get("overrides") or {})
+        changed.pop("selected_model", None)
         training = version.config.get("training") or {}
         preset = str(version.config.get("preset", ""))
         return cls(

@@ -87,7 +87,8 @@ def trained(
     trainer = PredictorTrainer(settings, heard or tracks(), device="cpu", seed=seed)
     for _ in range(2):
         trainer.step()
-    config = trainer.config() | {"preset": "demo-cpu", "overrides": {"window_size": 20}}
+    overrides = {"window_size": 20, "selected_model": settings.selected_model}
+    config = trainer.config() | {"preset": "demo-cpu", "overrides": overrides}
     card = f"# predictor {name}\n\nTrained on four, 2 steps, 7 s of training.\n"
     return models.save(
         "predictor", name, 2, weights=trainer.weights(), config=config, card=card, best=True
