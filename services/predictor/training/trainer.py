@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,16 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from services.audio.track import DescriptorTrack
-from services.errors import InvalidInputError
 from services.learning.averaging import averaged, follow
 from services.learning.resumption import refuse_other_settings
 from services.learning.world import ALONE, World
 from services.predictor.config import PredictorConfig
-from services.predictor.deltas import names_with_deltas, statics_of
 from services.predictor.loading import ARCHITECTURES
 from services.predictor.networks.network import Network, NetworkShape, OneStepNetwork
 from services.predictor.training.batches import Batches, InParts, Shuffled
 from services.predictor.training.corpus import Corpus
 from services.predictor.training.settings import PredictorTraining
+from services.predictor.training.static_tracks import without_deltas
 from services.predictor.training.validation import Validation
 
 FITTED_WINDOWS = 32768
@@ -64,8 +63,8 @@ class PredictorTrainer:
             self._ahead = settings.rollout_frames
         names = None
         if settings.deltas == "computed":
-            names = _statics(tracks)
-            tracks = [_cut(track, names) for track in tracks]
+            tracks = without_deltas(tracks)
+            names = tracks[0].feature_names if tracks else None
         self.corpus = Corpus.of(
             tracks,
             window_frames=settings.window_size,
@@ -288,24 +287,3 @@ class _Objective(nn.Module):
 
     def forward(self, frames: Tensor, heard: Tensor, counts: Tensor) -> Tensor:
         return self._network.loss(frames, heard, counts, self._window_frames)
-
-
-def _statics(tracks: Sequence[DescriptorTrack]) -> tuple[str, ...]:
-    """The static coefficients of the tracks' features, by number."""
-    names = tracks[0].feature_names if tracks else ()
-    statics = statics_of(names)
-    if tracks and not statics:
-        raise InvalidInputError(
-            "deltas can be computed of MFCCs alone: coefficients, their deltas and their "
-            f"delta-deltas, numbered through; these features are {', '.join(names)}: choose "
-            "deltas 'predicted'",
-            culprit="deltas",
-        )
-    return statics
-
-
-def _cut(track: DescriptorTrack, statics: Sequence[str]) -> DescriptorTrack:
-    """The track without its deltas."""
-    whole = track.ordered(names_with_deltas(statics))
-    values = np.ascontiguousarray(whole.values[:, : len(statics)])
-    return replace(whole, feature_names=tuple(statics), values=values)

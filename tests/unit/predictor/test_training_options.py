@@ -146,7 +146,12 @@ def test_a_training_that_goes_on_fits_no_anchor_again() -> None:
     resumed.load_state_dict(copy.deepcopy(before.state_dict()))
     sizes: list[int] = []
     at = resumed._training.at
-    resumed._training.at = lambda starts: (sizes.append(len(starts)), at(starts))[1]  # type: ignore[method-assign]
+
+    def noted(starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(len(starts))
+        return at(starts)
+
+    resumed._training.at = noted  # type: ignore[method-assign]
     resumed.step()
     before.step()
     assert sizes == [SETTINGS.batch_size]
