@@ -127,5 +127,6 @@ def test_the_command_sends_the_token_that_is_meant_for_predictors(
     assert isinstance(refused.exception, UnavailableError)
     assert "UNAUTHENTICATED" in refused.exception.message
     monkeypatch.setenv("DEMIURGE_PREDICTOR_TOKEN_FILE", str(token))
+    monkeypatch.setenv("DEMIURGE_PREDICTOR_ADDRESS", guarded)
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
