@@ -1,10 +1,14 @@
 """Pictures of a comparison of predictors, as PNG: trajectories, errors, modulation spectra."""
 
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from services.cli.drawing import as_png, blank
 
 if TYPE_CHECKING:
+    from services.cli.comparison_table import Facts
     from services.predictor.evaluation.comparison import Comparison
     from services.predictor.evaluation.ground import Entry
 
@@ -15,6 +19,9 @@ HEARD_FRAMES = 100
 REAL, TOLD = "0.6", "#b2182b"
 # Okabe and Ito's colours, which most people can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c510a")
+MARKS = ("o", "D", "v", "P", "X")
+BASELINES_DRAWN = ("persistence", "linear autoregression")
+SHOWN = "Pictures show the first seed of each architecture and preset."
 DEAD = 0.01
 """Ratios of power below this are drawn at it."""
 
@@ -23,20 +30,24 @@ def trajectories(comparison: "Comparison") -> bytes:
     """What was predicted beside what came: a row for each predictor, a column for each feature."""
     import numpy as np
 
-    entries = [entry for entry in comparison.entries if entry.example is not None]
+    entries = [
+        entry
+        for entry in comparison.entries
+        if entry.example is not None and (entry.kind == "model" or entry.name in BASELINES_DRAWN)
+    ]
     names = comparison.feature_names[:FEATURES]
     heard = comparison.heard[-HEARD_FRAMES:, : len(names)]
     came = comparison.came[:, : len(names)]
     real = np.concatenate([heard, came])
     seconds = (np.arange(len(real)) - len(heard)) / comparison.frame_rate_hertz
-    figure = blank(3.4 * len(names), 1.5 * len(entries) + 0.9, dots_per_inch=100)
+    figure = blank(3.1 * len(names) + 1.9, 1.25 * len(entries) + 0.9, dots_per_inch=100)
     grid = figure.subplots(len(entries), len(names), sharex=True, sharey="col", squeeze=False)
     figure.suptitle(f"Predicted against real: {comparison.example}", fontsize=11, parse_math=False)
     for axes, column in zip(grid[0], real.T, strict=True):
         # By what is real: a prediction that runs away leaves the panel.
         low, high = float(column.min()), float(column.max())
         room = max(high - low, 1e-6)
-        axes.set_ylim(low - room, high + room)
+        axes.set_ylim(low - room / 2, high + room / 2)
     for entry, row in zip(entries, grid, strict=True):
         for number, (axes, name) in enumerate(zip(row, names, strict=True)):
             axes.plot(seconds, real[:, number], color=REAL, linewidth=0.9, label="real")
@@ -49,7 +60,9 @@ def trajectories(comparison: "Comparison") -> bytes:
                 axes.set_title(name, fontsize=10)
             if entry is entries[-1]:
                 axes.set_xlabel("Time from the end of what is heard (s)", fontsize=8)
-        row[0].set_ylabel(_wrapped(entry.title), fontsize=8)
+        row[0].set_ylabel(
+            _wrapped(entry.title), fontsize=8, rotation="horizontal", ha="right", va="center"
+        )
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
     return as_png(figure)
@@ -57,9 +70,9 @@ def trajectories(comparison: "Comparison") -> bytes:
 
 def errors(comparison: "Comparison") -> bytes:
     """The error of each predictor by horizon, of all features and of the statics."""
-    figure = blank(10, 4.6, dots_per_inch=110)
-    panels = figure.subplots(1, 2)
     entries = [entry for entry in comparison.entries if entry.kind != "recordings"]
+    figure = blank(11, 4.2 + _legend_inches(len(entries)), dots_per_inch=110)
+    panels = figure.subplots(1, 2)
     told = (("error_", "All features"), ("static_error_", "Static coefficients"))
     for axes, (figure_name, title) in zip(panels, told, strict=True):
         for style, entry in _styled(entries):
@@ -92,7 +105,8 @@ def spectra(comparison: "Comparison") -> bytes:
     lengths = {"": comparison.frames} | (
         {LONG: comparison.long_frames} if comparison.long_frames else {}
     )
-    figure = blank(10, 3.3 * len(lengths) + 1.4, dots_per_inch=110)
+    legend = _legend_inches(len(comparison.entries) + 1)
+    figure = blank(11, 3.3 * len(lengths) + 0.4 + legend, dots_per_inch=110)
     panels = figure.subplots(len(lengths), 1, squeeze=False)[:, 0]
     for axes, (prefix, frames) in zip(panels, lengths.items(), strict=True):
         _draw_spectra(axes, comparison, prefix, frames)
@@ -132,32 +146,72 @@ def _draw_spectra(axes: Any, comparison: "Comparison", prefix: str, frames: int)
 PICTURES = {"trajectories.png": trajectories, "errors.png": errors, "spectra.png": spectra}
 
 
-def pictures(comparison: "Comparison") -> dict[str, bytes]:
-    """All of them by name; no spectra of continuations that are too short for one."""
+def pictures(comparison: "Comparison", facts: "Mapping[str, Facts]") -> dict[str, bytes]:
+    """All of them by name; no spectra of continuations that are too short for one.
+
+    Of the models that `facts` are known of, by name, one seed of each architecture and preset.
+    """
     alive = any("spectrum_distance" in entry.figures for entry in comparison.entries)
-    return {
-        name: draw(comparison) for name, draw in PICTURES.items() if alive or draw is not spectra
+    shown = _first_seeds(comparison, facts)
+    return {name: draw(shown) for name, draw in PICTURES.items() if alive or draw is not spectra}
+
+
+def _first_seeds(comparison: "Comparison", facts: "Mapping[str, Facts]") -> "Comparison":
+    """The first seed of each architecture and preset, called by them; and what is no model."""
+    # Not the best: chance would look like skill.
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for known in facts.values():
+        seeds.setdefault((known.architecture, known.preset), []).append(known.seed)
+    first = {kind: min(given, key=lambda seed: (len(seed), seed)) for kind, given in seeds.items()}
+    kinds = {
+        name: kind
+        for name, known in facts.items()
+        if known.seed == first[kind := (known.architecture, known.preset)]
     }
+    alike = Counter(kinds.values())
+    titles = {
+        name: ", ".join(kind if alike[kind] == 1 else (*kind, name)) for name, kind in kinds.items()
+    }
+    entries = [
+        replace(entry, name=titles.get(entry.name, entry.name))
+        for entry in comparison.entries
+        if entry.name in titles or entry.name not in facts
+    ]
+    models = sorted((each for each in entries if each.kind == "model"), key=lambda each: each.name)
+    return replace(comparison, entries=models + [each for each in entries if each.kind != "model"])
+
+
+def _legend_inches(entries: int) -> float:
+    return 0.6 + 0.17 * -(-entries // 3)
 
 
 def _styled(entries: "list[Entry]") -> "list[tuple[dict[str, Any], Entry]]":
-    """Models in colours, baselines in greys, recordings in black; dashed at temperature 1."""
+    """Models in colours, baselines in greys, recordings in black; dashed at temperature 1.
+
+    An architecture has one colour, and each of its presets a mark.
+    """
     colours: dict[str, str] = {}
+    marked: dict[str, list[str]] = {}
     greys = ("0.7", "0.82", "0.35", "0.55")
     baselines = list(dict.fromkeys(each.name for each in entries if each.kind != "model"))
     styled = []
     for entry in entries:
+        mark = {"model": "o", "baseline": "s", "extra": "^", "recordings": "*"}[entry.kind]
         if entry.kind == "model":
-            colour = colours.setdefault(entry.name, COLOURS[len(colours) % len(COLOURS)])
+            architecture = entry.name.partition(", ")[0]
+            colour = colours.setdefault(architecture, COLOURS[len(colours) % len(COLOURS)])
+            names = marked.setdefault(architecture, [])
+            if entry.name not in names:
+                names.append(entry.name)
+            mark = MARKS[names.index(entry.name) % len(MARKS)]
         else:
             real = entry.kind == "recordings"
             colour = "black" if real else greys[baselines.index(entry.name) % len(greys)]
-        marks = {"model": "o", "baseline": "s", "extra": "^", "recordings": "*"}
         style = {
             "color": colour,
             "linestyle": "--" if entry.temperature else "-",
             "linewidth": 2.0 if entry.kind == "model" else 1.2,
-            "marker": marks[entry.kind],
+            "marker": mark,
             "markersize": 4,
         }
         styled.append((style, entry))
@@ -168,4 +222,4 @@ def _wrapped(title: str) -> str:
     """In lines short enough for a panel's side."""
     import textwrap
 
-    return "\n".join(textwrap.wrap(title, 20))
+    return "\n".join(textwrap.wrap(title, 28))

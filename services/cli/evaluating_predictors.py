@@ -104,7 +104,7 @@ def evaluate_predictors(
     `unheard` recordings is not kept with the models: their figures are those of what their
     trainings kept back. Raises what `compare_versions` and `described` raise.
     """
-    from services.cli.comparison_pictures import pictures
+    from services.cli.comparison_pictures import SHOWN, pictures
     from services.cli.comparison_table import Facts, as_json, markdown, terminal
     from services.cli.files import write_whole
     from services.cli.training.judging import compared, keep
@@ -136,9 +136,10 @@ def evaluate_predictors(
             )
             for version in versions
         }
-        table = "\n\n".join([*comparison.remarks, markdown(comparison, facts)])
+        told = (*comparison.remarks, SHOWN, markdown(comparison, facts))
+        table = "\n\n".join(told)
         write_whole(out / "table.md", f"{table}\n".encode())
         write_whole(out / "figures.json", as_json(comparison, facts))
-        for name, picture in pictures(comparison).items():
+        for name, picture in pictures(comparison, facts).items():
             write_whole(out / name, picture)
     return terminal(comparison)

@@ -115,7 +115,7 @@ def compared(comparison: "Comparison", name: str) -> Found:
                 if "error" in figure or figure == "log_likelihood"
             }
     alone = replace(comparison, entries=entries)
-    return Found(figures, comparison.remarks, markdown(alone, {}), pictures(alone))
+    return Found(figures, comparison.remarks, markdown(alone, {}), pictures(alone, {}))
 
 
 def beside(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:

@@ -97,16 +97,15 @@ def compare(
     entries = _beside_autoregression(ground, entries)
     entries.append(ground.recordings())
     progress(len(contestants), len(contestants))
-    middle = len(ground.places) // 2
-    place = ground.places[middle]
+    place = ground.places[ground.example]
     return Comparison(
         entries=entries,
         feature_names=material.feature_names,
         frame_rate_hertz=material.frame_rate_hertz,
         frames=ground.frames,
         horizons=ground.answers.horizons,
-        heard=ground.windows[middle],
-        came=ground.came[middle],
+        heard=ground.windows[ground.example],
+        came=ground.came[ground.example],
         example=f"{material.held_out[place.track].source}, frame {place.frame}",
         long_frames=ground.long_frames,
         remarks=_remarks(ground, contestants),
