@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve, solve_triangular
 
 from services.predictor.evaluation.baselines import Array, StaticBaseline
-from services.predictor.evaluation.material import Material, regular
+from services.predictor.evaluation.material import Material
 from services.predictor.networks.stability import stabilised
 from services.predictor.port import FloatArray
 
@@ -86,7 +86,7 @@ class LinearAutoregression(StaticBaseline):
         super().__init__(material)
         self.coefficients = _chosen(
             [
-                (material.scored(track.values)[:, : self._static_count], regular(track.values))
+                (material.scored(track.values)[:, : self._static_count], material.regular(track))
                 for track in material.training
             ],
             orders,

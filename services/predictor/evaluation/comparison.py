@@ -144,8 +144,13 @@ def _remarks(ground: Ground, contestants: Sequence[Contestant]) -> list[str]:
         f"From {len(ground.places)} places of {len(used)} held-out files, spread evenly, "
         f"{ground.frames} frames each, at {material.frame_rate_hertz:.4g} frames a second. Errors "
         "are mean squared errors of z-scores by the training part, exactly so many frames ahead; 1 "
-        "is the variance of the training part. Standard errors are over files. Frames that are "
-        "outliers of their file count in no error.",
+        "is the variance of the training part. Standard errors are over files."
+        + (
+            f" Frames further than {material.outlier_deviations:g} standard deviations from the "
+            "mean of their file count in no error."
+            if material.outlier_deviations
+            else ""
+        ),
         "Less than autoregression: by how much the error is smaller than the linear "
         "autoregression's at temperature 0, place by place, so that its standard error says "
         "whether a predictor beats that baseline; below 0 it does not.",

@@ -11,7 +11,7 @@ from scipy.linalg import solve
 
 from services.predictor.deltas import WIDTH
 from services.predictor.evaluation.baselines import Array, StaticBaseline
-from services.predictor.evaluation.material import Material, regular
+from services.predictor.evaluation.material import Material
 
 LAST_FRAMES = 4
 RIDGE = 1e-3
@@ -50,7 +50,7 @@ class DirectForecast(StaticBaseline):
         products = np.zeros((len(self._knots), width, self._static_count))
         for track in material.training:
             scored = material.scored(track.values)[:, : self._static_count]
-            inside = regular(track.values)
+            inside = material.regular(track)
             sums = np.concatenate([np.zeros((1, self._static_count)), scored.cumsum(axis=0)])
             for first in range(self._window_frames, track.frame_count, BLOCK_FRAMES):
                 ends = np.arange(first, min(first + BLOCK_FRAMES, track.frame_count))

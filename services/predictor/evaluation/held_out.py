@@ -14,6 +14,7 @@ import numpy as np
 from services.audio.track import DescriptorTrack
 from services.errors import InvalidInputError, NotFoundError, SettingsMismatchError
 from services.predictor.evaluation.material import Material
+from services.predictor.training.settings import PredictorTraining
 
 Configs = Mapping[str, Mapping[str, Any]]
 """config.json of each model by its id."""
@@ -37,9 +38,10 @@ def divided(
     and InvalidInputError if no model says what it kept back, or, naming it, if an unheard track is
     one of the others.
     """
-    material = _as_in_training(configs, tracks)
+    training, held_out = _as_in_training(configs, tracks)
+    deviations = _outlier_deviations(configs)
     if not unheard:
-        return material
+        return Material.of(training, held_out, outlier_deviations=deviations)
     known = {_content(track): track.source for track in tracks}
     for track in unheard:
         if source := known.get(_content(track)):
@@ -48,7 +50,18 @@ def divided(
                 "training: take it out of the unheard ones",
                 culprit=track.source,
             )
-    return Material.of(material.training, unheard, unheard=True)
+    return Material.of(training, unheard, unheard=True, outlier_deviations=deviations)
+
+
+def _outlier_deviations(configs: Configs) -> float:
+    """The fewest that any of the trainings took frames for outliers by; 0 if none did.
+
+    Nobody is judged by frames that it was not to learn.
+    """
+    usual = PredictorTraining.outlier_deviations
+    trainings = (config.get("training", {}) for config in configs.values())
+    told = [float(training.get("outlier_deviations", usual)) for training in trainings]
+    return min((each for each in told if each), default=0.0)
 
 
 def _content(track: DescriptorTrack) -> bytes:
@@ -57,7 +70,11 @@ def _content(track: DescriptorTrack) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(ordered).data).digest()
 
 
-def _as_in_training(configs: Configs, tracks: Sequence[DescriptorTrack]) -> Material:
+_Parts = tuple[Sequence[DescriptorTrack], Sequence[DescriptorTrack]]
+"""Training part and held-out part."""
+
+
+def _as_in_training(configs: Configs, tracks: Sequence[DescriptorTrack]) -> _Parts:
     if not tracks:
         raise InvalidInputError("no recordings to judge by")
     known = {
@@ -100,13 +117,13 @@ def _as_in_training(configs: Configs, tracks: Sequence[DescriptorTrack]) -> Mate
         track = next(track for track in tracks if track.source in kept_back)
         gap = max(int(configs[model]["window_frames"]) for model in known)
         return _divided_within(track, starts, gap)
-    return Material.of(
+    return (
         [track for track in tracks if track.source not in kept_back],
         [track for track in tracks if track.source in kept_back],
     )
 
 
-def _divided_within(track: DescriptorTrack, starts: Mapping[str, int], gap: int) -> Material:
+def _divided_within(track: DescriptorTrack, starts: Mapping[str, int], gap: int) -> _Parts:
     """A single track, at its end: what every training kept back, and what each one heard."""
     first, last = min(starts.values()), max(starts.values())
     if first - gap < 1 or last >= track.frame_count:
@@ -115,7 +132,7 @@ def _divided_within(track: DescriptorTrack, starts: Mapping[str, int], gap: int)
             f"from frame {last} on was kept back",
             culprit=track.source,
         )
-    return Material.of(
+    return (
         [replace(track, values=track.values[: first - gap])],
         [replace(track, values=track.values[last:])],
     )

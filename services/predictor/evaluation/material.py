@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from services.audio.statistics import FeatureStatistics
 from services.audio.track import DescriptorTrack
-from services.errors import InvalidInputError, SettingsMismatchError
+from services.errors import InvalidInputError
 from services.predictor.deltas import REACH, WIDTH, names_with_deltas, statics_of, with_deltas
 from services.predictor.port import FloatArray
-
-OUTLIER_DEVIATIONS = 5.0
-"""As in training: a frame with a feature further from the mean of its file is an outlier."""
+from services.predictor.training.corpus import refuse_mixed_framings, regular
+from services.predictor.training.settings import PredictorTraining
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,8 @@ class Material:
     held_out: tuple[DescriptorTrack, ...]
     unheard: bool = False
     """Whether no training has heard the held-out tracks, not even to choose its best step."""
+    outlier_deviations: float = PredictorTraining.outlier_deviations
+    """As in training: a frame with a feature further from its file's mean is an outlier."""
 
     @classmethod
     def of(
@@ -41,6 +42,7 @@ class Material:
         held_out: Sequence[DescriptorTrack],
         *,
         unheard: bool = False,
+        outlier_deviations: float = PredictorTraining.outlier_deviations,
     ) -> "Material":
         """The tracks with columns in one order: of MFCCs that of their numbers, else by name.
 
@@ -53,19 +55,12 @@ class Material:
         first = training[0]
         statics = statics_of(first.feature_names)
         names = names_with_deltas(statics) if statics else tuple(sorted(first.feature_names))
-        for track in (*training, *held_out):
-            theirs = (track.sample_rate_hertz, track.hop_length_samples)
-            if theirs != (first.sample_rate_hertz, first.hop_length_samples):
-                raise SettingsMismatchError(
-                    f"{track.source}: {theirs[0]} Hz with a hop of {theirs[1]} does not fit "
-                    f"{first.source}: {first.sample_rate_hertz} Hz with a hop of "
-                    f"{first.hop_length_samples}",
-                    culprit=track.source,
-                )
+        refuse_mixed_framings([*training, *held_out])
         return cls(
             tuple(track.ordered(names) for track in training),
             tuple(track.ordered(names) for track in held_out),
             unheard,
+            outlier_deviations,
         )
 
     @property
@@ -96,11 +91,15 @@ class Material:
         """Means and variances of the training tracks, outliers left out."""
         whole: FeatureStatistics | None = None
         for track in self.training:
-            inside = replace(track, values=track.values[regular(track.values)])
+            inside = replace(track, values=track.values[self.regular(track)])
             part = FeatureStatistics.of(inside)
             whole = whole.merged(part) if whole else part
         assert whole is not None  # noqa: S101 - there is at least one track
         return whole
+
+    def regular(self, track: DescriptorTrack) -> NDArray[np.bool_]:
+        """Whether each frame of a track is no outlier, (frames,)."""
+        return regular(track.values, self.outlier_deviations)
 
     def scored(self, raw: NDArray[np.floating]) -> NDArray[np.float64]:
         """Raw values (…, features) as z-scores by `statistics`."""
@@ -146,7 +145,7 @@ class Material:
 
     def regular_futures(self, places: Sequence[Place], frames: int) -> NDArray[np.bool_]:
         """Whether each of those frames is no outlier, (places, frames)."""
-        inside = [regular(track.values) for track in self.held_out]
+        inside = [self.regular(track) for track in self.held_out]
         return np.stack(
             [inside[place.track][place.frame : place.frame + frames] for place in places]
         )
@@ -176,11 +175,3 @@ def courses(tracks: Sequence[DescriptorTrack], places: Sequence[Place], frames: 
     return np.stack(
         [tracks[place.track].values[place.frame : place.frame + frames] for place in places]
     )
-
-
-def regular(values: FloatArray) -> NDArray[np.bool_]:
-    """Whether every feature of each frame of a track is near enough to the track's mean."""
-    exact = values.astype(np.float64)
-    distance = np.abs(exact - exact.mean(axis=0))
-    inside: NDArray[np.bool_] = (distance <= OUTLIER_DEVIATIONS * exact.std(axis=0)).all(axis=1)
-    return inside

@@ -113,6 +113,15 @@ def _shared_names(
         raise InvalidInputError("there are no sounds to learn from", culprit="tracks")
     first = tracks[0]
     names = tuple(feature_names or sorted(first.feature_names))
+    refuse_mixed_framings(tracks)
+    for track in tracks:
+        replace(track, values=track.values[:0]).ordered(names)
+    return names
+
+
+def refuse_mixed_framings(tracks: Sequence[DescriptorTrack]) -> None:
+    """Raises SettingsMismatchError, naming two tracks, if they differ in rate or hop."""
+    first = tracks[0]
     for track in tracks:
         theirs = (track.sample_rate_hertz, track.hop_length_samples)
         if theirs != (first.sample_rate_hertz, first.hop_length_samples):
@@ -122,8 +131,6 @@ def _shared_names(
                 f"{first.hop_length_samples}",
                 culprit=track.source,
             )
-        replace(track, values=track.values[:0]).ordered(names)
-    return names
 
 
 def _split_files(
@@ -186,18 +193,16 @@ def _split_end(
     )
 
 
-def _counting(values: NDArray[np.float32], deviations: float) -> NDArray[np.float32]:
-    """1 for frames of a track whose every feature is within `deviations` of its mean, else 0.
+def regular(values: NDArray[np.float32], deviations: float) -> NDArray[np.bool_]:
+    """Whether every feature of each frame of a track is within `deviations` of the track's mean.
 
-    Takes no frame out of the sequence: time goes on as it was.
+    `values` are (frames, features). 0 deviations means that all frames are regular.
     """
     if not deviations:
-        return np.ones(len(values), dtype=np.float32)
+        return np.ones(len(values), dtype=np.bool_)
     exact = values.astype(np.float64)
     distance = np.abs(exact - exact.mean(axis=0))
-    inside: NDArray[np.float32] = (
-        (distance <= deviations * exact.std(axis=0)).all(axis=1).astype(np.float32)
-    )
+    inside: NDArray[np.bool_] = (distance <= deviations * exact.std(axis=0)).all(axis=1)
     return inside
 
 
@@ -209,9 +214,7 @@ def _statistics(
     whole = FeatureStatistics(names, 0, zeros, zeros)
     for track in tracks:
         values = track.ordered(names).values
-        counted = replace(
-            track, feature_names=names, values=values[_counting(values, deviations) > 0]
-        )
+        counted = replace(track, feature_names=names, values=values[regular(values, deviations)])
         whole = whole.merged(FeatureStatistics.of(counted))
     rounding = np.square(np.finfo(np.float32).eps * whole.means)
     return replace(whole, variances=np.where(whole.variances > rounding, whole.variances, 0.0))
@@ -234,7 +237,7 @@ def _windows(
         stop = start + track.frame_count
         values = track.ordered(names).values
         frames[start:stop] = (values - statistics.means) / statistics.scales
-        counts[start:stop] = _counting(values, deviations)
+        counts[start:stop] = regular(values, deviations)
         starts.append(np.arange(start, stop - length + 1))
         start = stop
     if not counts.any():

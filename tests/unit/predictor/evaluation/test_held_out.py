@@ -57,6 +57,17 @@ def test_an_unheard_track_with_the_descriptors_of_any_recording_of_the_training_
         divided({"m": config("a.wav")}, DIFFERENT, [copy])
 
 
+@pytest.mark.parametrize(("told", "taken"), [((5.0, 3.0), 3.0), ((0.0, 4.0), 4.0), ((0.0,), 0.0)])
+def test_outliers_are_those_of_the_strictest_training(
+    told: tuple[float, ...], taken: float
+) -> None:
+    configs = {str(each): config("a.wav") for each in told}
+    for each in told:
+        configs[str(each)]["training"]["outlier_deviations"] = each
+    assert divided(configs, FOUR).outlier_deviations == taken
+    assert divided({"old": config("a.wav")}, FOUR).outlier_deviations == 5
+
+
 def test_a_foreign_model_follows_the_others() -> None:
     foreign = config() | {"training": {"selected_model": "LSTM"}}
     parts = divided({"foreign": foreign, "own": config("b.wav")}, FOUR)
