@@ -36,7 +36,10 @@ def make(folder: Path) -> None:
     def demiurge(*arguments: str | Path) -> None:
         command = Path(sys.executable).with_name("demiurge")
         # All arguments are ours.
-        subprocess.run([command, *arguments], env=environment, check=True)  # noqa: S603
+        done = subprocess.run([command, *arguments], env=environment, check=False)  # noqa: S603
+        if done.returncode:
+            # It has said why.
+            sys.exit(done.returncode)
 
     models: list[str] = []
     for path in sorted(MODELS.glob("*/*/best.json")):

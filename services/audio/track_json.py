@@ -160,7 +160,8 @@ def _parsed(file: BinaryIO, source: str) -> dict[str, Any]:
 
 def _refuse_prediction(columns: dict[str, Any], source: str) -> None:
     if "_predictor" in columns:
-        raise _refused(source, "_predictor", "says that this is a prediction, not a recorded sound")
+        problem = "says that it is predicted: only descriptions of recorded sounds are learned from"
+        raise _refused(source, "_predictor", problem)
     if "_id" not in columns and "_sample" not in columns:
         raise _refused(source, "_id", "is not there: this is a prediction, as published ones are")
 

@@ -97,8 +97,8 @@ class Peers:
             return
         if not self._allows(address):
             raise InvalidInputError(
-                f"predictor_address {address}: this gateway may not connect there; its operator "
-                "allows it by DEMIURGE_GATEWAY_PREDICTOR_ADDRESSES",
+                f"predictor_address {address}: this gateway may not connect there; who runs it "
+                f"allows it by DEMIURGE_GATEWAY_PREDICTOR_ADDRESSES={address}",
                 culprit="predictor_address",
             )
         settings = self._settings.model_copy(

@@ -184,7 +184,7 @@ def preset(name: str, architecture: str | None = None) -> PredictorTraining:
         return replace(PUBLISHED[name], selected_model=architecture)
     if architecture not in OWN[name]:
         raise NotFoundError(
-            f"the predictor preset {name!r} has no values for {architecture!r}; there are "
+            f"there is no predictor {architecture!r} (--selected-model); there are "
             f"{', '.join(OWN[name])}",
             culprit=architecture,
         )

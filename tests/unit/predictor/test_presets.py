@@ -70,7 +70,7 @@ def test_an_unknown_preset_is_named_with_those_there_are() -> None:
 
 
 def test_an_architecture_without_values_is_named_with_those_there_are() -> None:
-    with pytest.raises(NotFoundError, match="no values for 'GRU'; there are LSTM"):
+    with pytest.raises(NotFoundError, match=r"no predictor 'GRU'.*; there are LSTM"):
         preset("standard", "GRU")
 
 

@@ -47,7 +47,7 @@ def test_precision_is_chosen_as_for_the_others() -> None:
 
 
 def test_an_unknown_architecture_is_named_with_those_there_are() -> None:
-    with pytest.raises(NotFoundError, match="no values for 'GRU'; there are LSTM"):
+    with pytest.raises(NotFoundError, match=r"no predictor 'GRU'.*; there are LSTM"):
         ordered(overrides={"selected_model": "GRU"})
     with pytest.raises(InvalidInputError, match="selected_model is 'GRU'"):
         ordered(preset="published-script", overrides={"selected_model": "GRU"})

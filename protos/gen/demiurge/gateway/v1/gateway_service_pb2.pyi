@@ -116,9 +116,10 @@ class Prediction(_message.Message):
     frame_count: _builtins.int
     """Length of the piece in frames, shared out evenly over the files."""
     temperature: _builtins.float
-    """0 is the most likely continuation; deterministic predictors accept nothing else. Not set means
-    1 for a stochastic predictor and 0 for others, and the run says which. To ask for 0 of a
-    stochastic one, set 0: clients older than this field's presence cannot, for theirs is not sent.
+    """0 is the likeliest continuation, frame by frame; deterministic predictors accept nothing else.
+    Not set means 1 for a stochastic predictor and 0 for others, and the run says which. To ask for
+    0 of a stochastic one, set 0: clients older than this field's presence cannot, for theirs is
+    not sent.
     """
     predictor_address: _builtins.str
     """host:port of a server of demiurge.predictor.v1 that predicts for this run, as the gateway

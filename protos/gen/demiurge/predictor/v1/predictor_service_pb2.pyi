@@ -135,7 +135,7 @@ class PredictDescriptorsRequest(_message.Message):
     seed: _builtins.int
     """Where a stochastic predictor's noise comes from."""
     temperature: _builtins.float
-    """0 is the most likely continuation; deterministic predictors accept nothing else."""
+    """0 is the likeliest continuation, frame by frame; deterministic predictors accept nothing else."""
     @_builtins.property
     def window(self) -> _audio_pb2.DescriptorTrack:
         """What came before, inline. Only the last window_frames frames count."""
