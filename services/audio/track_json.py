@@ -160,7 +160,7 @@ def _parsed(file: BinaryIO, source: str) -> dict[str, Any]:
 
 def _refuse_prediction(columns: dict[str, Any], source: str) -> None:
     if "_predictor" in columns:
-        problem = "says that it is predicted: only descriptions of recorded sounds are learned from"
+        problem = "says that this is a prediction: give descriptions of recorded sounds"
         raise _refused(source, "_predictor", problem)
     if "_id" not in columns and "_sample" not in columns:
         raise _refused(source, "_id", "is not there: this is a prediction, as published ones are")

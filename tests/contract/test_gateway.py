@@ -269,7 +269,7 @@ def test_what_a_run_predicted_says_so_and_cannot_be_learned_from(shared: Stack) 
     for made in references(RunStore(shared.store).marker(run.id, 3, PredictedTracks())):
         content = shared.store.read(made.key)
         assert read_tracks(content, source=made.key)
-        with pytest.raises(InvalidInputError, match="_predictor says that it is predicted"):
+        with pytest.raises(InvalidInputError, match="_predictor says that this is a prediction"):
             read_tracks(content, source=made.key, of_sounds_alone=True)
 
 

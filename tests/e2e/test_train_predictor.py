@@ -115,7 +115,7 @@ def test_what_was_predicted_is_not_learned_from(
     assert len({track.values.tobytes() for track in predicted}) == len(names)
     done = in_process(work, monkeypatch, *TRAIN, "--seed", "1")
     (line,) = [each for each in done.stderr.splitlines() if "predicted.json" in each]
-    assert line.startswith("left out: predicted.json: _predictor says that it is predicted")
+    assert line.startswith("left out: predicted.json: _predictor says that this is a prediction")
 
 
 def test_descriptors_of_another_rate_are_refused_by_name(
