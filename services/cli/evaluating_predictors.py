@@ -1,6 +1,6 @@
 """Evaluating predictors: those of the store beside the baselines, on what they all kept back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,48 +11,9 @@ from services.errors import InvalidInputError, NotFoundError
 from services.runtime.model_store import ModelStore, ModelVersion
 
 if TYPE_CHECKING:
-    from services.audio.track import DescriptorTrack
     from services.cli.training.record import Records
     from services.learning.array_cache import ArrayCache
-    from services.predictor.evaluation.comparison import Comparison
     from services.predictor.evaluation.ground import ComparisonSettings
-
-
-def compare_versions(
-    versions: Sequence[ModelVersion],
-    tracks: "Sequence[DescriptorTrack]",
-    models: ModelStore,
-    settings: "ComparisonSettings",
-    *,
-    device: str,
-    progress: Callable[[int, int], None],
-    unheard: "Sequence[DescriptorTrack]" = (),
-) -> "Comparison":
-    """Compares predictors, called by their version ids, on the tracks of their training.
-
-    They are judged on what their trainings kept back, or on `unheard` tracks if there are any.
-
-    Raises NotFoundError if tracks that were kept back are missing, SettingsMismatchError, naming
-    both sides, if the predictors do not fit each other or the tracks, and InvalidInputError if
-    there is too little to compare by or one of them diverged.
-    """
-    from services.predictor.evaluation.comparison import compare
-    from services.predictor.evaluation.ground import Contestant
-    from services.predictor.evaluation.held_out import divided, refuse_other_tracks
-    from services.predictor.loading import load_predictor
-
-    configs = {version.version_id: version.config for version in versions}
-    refuse_other_tracks(configs, [*tracks, *unheard])
-    material = divided(configs, tracks, unheard)
-    contestants = [
-        Contestant(
-            version.version_id,
-            load_predictor(version.config, models.read_weights(version), device=device),
-            tells_statics=version.config.get("deltas") == "computed" or not material.has_deltas,
-        )
-        for version in versions
-    ]
-    return compare(contestants, material, settings, progress=progress)
 
 
 def refuse_heard(
@@ -104,10 +65,11 @@ def evaluate_predictors(
     `unheard` recordings is not kept with the models: their figures are those of what their
     trainings kept back. Raises what `compare_versions` and `described` raise.
     """
-    from services.cli.comparison_pictures import SHOWN, pictures
-    from services.cli.comparison_table import Facts, as_json, markdown, terminal
+    from services.cli.comparison.found import compared, keep
+    from services.cli.comparison.pictures import SHOWN, pictures
+    from services.cli.comparison.table import Facts, as_json, markdown, terminal
+    from services.cli.comparison.versions import compare_versions
     from services.cli.files import write_whole
-    from services.cli.training.judging import compared, keep
     from services.cli.training.tracks import described
     from services.descriptor.mfcc import ExtractionSettings
     from services.predictor.evaluation.held_out import framing_of

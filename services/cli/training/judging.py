@@ -1,43 +1,27 @@
 """Judging a stored model by held-out recordings."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from services.cli.comparison.found import PICTURE, Found, keep
 from services.cli.progress import Reporter
 from services.cli.training.pictures import spectrogram_picture
 from services.runtime.model_store import ModelStore, ModelVersion
 
 if TYPE_CHECKING:
     from services.audio.track import DescriptorTrack
-    from services.predictor.evaluation.comparison import Comparison
     from services.predictor.evaluation.ground import ComparisonSettings
     from services.synth.corpus.clips import Clip
     from services.synth.evaluation.copy_synthesis import CopySynthesis
     from services.synth.evaluation.generated_sound import GeneratedSound
     from services.synth.evaluation.judgement import Judgement
 
-HEADING = "## Judged on held-out sound"
-PICTURE = "spectrogram.png"
 GRIFFIN_LIM = "griffin_lim_"
 # Enough to see where a training has come; `demiurge evaluate` takes more.
 SHORT_ITEMS, SHORT_SECONDS = 8, 3.0
 SHORT_FRAMES, SHORT_SAMPLES, SHORT_ORDERS = 200, 4, (1, 2, 4, 8)
 # Fewer where windows are long, which some models hear anew for each frame: a few seconds in all.
 SHORT_PLACES, LEAST_PLACES, SHORT_HEARD_FRAMES = 16, 4, 1600
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was found out about a model, as the store keeps it."""
-
-    figures: Mapping[str, float]
-    remarks: Sequence[str]
-    """How the figures were found."""
-    table: str
-    """The figures as people read them, Markdown."""
-    pictures: Mapping[str, bytes]
-    """PNG files by name."""
 
 
 def judge_version(
@@ -74,48 +58,6 @@ def judge_version(
 
     judge = JUDGES[version.family]
     return keep(version, judge(version, sounds, models, progress, device, melgan, settings), models)
-
-
-def keep(version: ModelVersion, found: Found, models: ModelStore) -> ModelVersion:
-    """Stores what was found in the place of what was found before; the version, with figures."""
-    return models.describe(
-        version,
-        figures=found.figures,
-        card=judged_card(models.read_card(version), found),
-        pictures=found.pictures,
-    )
-
-
-def judged_card(card: str, found: Found) -> str:
-    """The card with what was found out at its end, in the place of what was found before."""
-    before = card.partition(HEADING)[0].rstrip()
-    titles = {name: name.partition(".")[0].capitalize() for name in found.pictures}
-    titles |= {PICTURE: "Spectrograms"} if PICTURE in titles else {}
-    shown = "\n\n".join(f"![{title}]({name})" for name, title in titles.items())
-    parts = (before, HEADING, *found.remarks, found.table, shown)
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def compared(comparison: "Comparison", name: str) -> Found:
-    """What a comparison found out about one predictor, with the baselines' errors beside it.
-
-    Figures at temperature 1 begin with `sampled_`, those of a baseline with its name.
-    """
-    from services.cli.comparison_pictures import pictures
-    from services.cli.comparison_table import markdown
-
-    entries = [each for each in comparison.entries if each.name == name or each.kind != "model"]
-    figures = comparison.figures_of(name)
-    for entry in entries:
-        if entry.kind == "baseline":
-            prefix = entry.title.replace(",", "").replace(" ", "_")
-            figures |= {
-                f"{prefix}_{figure}": value
-                for figure, value in entry.figures.items()
-                if "error" in figure or figure == "log_likelihood"
-            }
-    alone = replace(comparison, entries=entries)
-    return Found(figures, comparison.remarks, markdown(alone, {}), pictures(alone, {}))
 
 
 def beside(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
@@ -206,7 +148,8 @@ def _predictor(
     melgan: ModelVersion | None,  # noqa: ARG001 - an UNAGAN's
     settings: Any,
 ) -> Found:
-    from services.cli.evaluating_predictors import compare_versions
+    from services.cli.comparison.found import compared
+    from services.cli.comparison.versions import compare_versions
     from services.predictor.evaluation.ground import ComparisonSettings
 
     fitting = SHORT_HEARD_FRAMES // int(version.config["window_frames"])

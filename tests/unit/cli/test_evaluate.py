@@ -4,12 +4,12 @@ from typing import Any
 
 import orjson
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+from services.cli.comparison.found import HEADING
 from services.cli.main import app
 from services.cli.models import chief_figure
-from services.cli.training.judging import HEADING, beside
+from services.cli.training.judging import beside
 from services.errors import InvalidInputError, NotFoundError
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from services.audio.track import DescriptorTrack
 from services.audio.track_json import write_tracks
+from services.cli.comparison.found import HEADING
+from services.cli.comparison.versions import compare_versions
 from services.cli.corpus import folder_corpus
-from services.cli.evaluating_predictors import compare_versions
 from services.cli.main import app
 from services.cli.progress import Progress
-from services.cli.training.judging import HEADING, judge_version
+from services.cli.training.judging import judge_version
 from services.cli.training.record import Record, Records
 from services.errors import InvalidInputError, NotFoundError, SettingsMismatchError
 from services.predictor.deltas import names_with_deltas, with_deltas

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.cli import comparison_pictures
-from services.cli.comparison_pictures import pictures
-from services.cli.comparison_table import Facts
+from services.cli.comparison import pictures as drawing
+from services.cli.comparison.pictures import pictures
+from services.cli.comparison.table import Facts
 from services.predictor.evaluation.baselines import Persistence, TrainingMean
 from services.predictor.evaluation.comparison import Comparison, compare
 from services.predictor.evaluation.ground import ComparisonSettings, Contestant
@@ -50,7 +50,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         kept.append(figure)
         return b""
 
-    monkeypatch.setattr(comparison_pictures, "as_png", keep)
+    monkeypatch.setattr(drawing, "as_png", keep)
     return kept
 
 

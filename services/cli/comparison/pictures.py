@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from services.cli.drawing import as_png, blank
 
 if TYPE_CHECKING:
-    from services.cli.comparison_table import Facts
+    from services.cli.comparison.table import Facts
     from services.predictor.evaluation.comparison import Comparison
     from services.predictor.evaluation.ground import Entry
 
