@@ -244,7 +244,7 @@ def test_an_operator_says_where_runs_may_have_their_predictors(shared: Stack) ->
     with served(Repeater()) as address:
         with (
             gateway(shared, predictor_addresses="none") as strict,
-            pytest.raises(InvalidInputError, match="its operator allows it by"),
+            pytest.raises(InvalidInputError, match="who runs it allows it by"),
         ):
             strict.create(at(address, seed=1))
         with gateway(shared, predictor_addresses=f"example.org:1,{address}") as open_to_it:
