@@ -39,11 +39,12 @@ LIVELY = 0.2
 """How far from 1 a ratio to real sequences may be."""
 MOST_MOVED = 0.1
 """Standard deviations that a mean may move by within a sequence."""
-LIKELIER_NATS = 2.0
+LIKELIER_NATS = 4.0
 """A frame, beyond the linear autoregression."""
-NEARER = 0.85
+NEARER = 0.8
 """Of the distance between held-out sequences and the training part."""
-MOST_COPIES = 0.05
+MOST_COPIES = 0.1
+"""Share of windows nearer to the training part than 99 % of held-out ones are."""
 PROMISES = ("variance", "spectrum", "drift", "likelihood", "crps", "novelty")
 
 
