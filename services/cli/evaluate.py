@@ -122,7 +122,8 @@ def predictor(
     """Judge predictors, beside each other and beside baselines, by how they go on.
 
     The recordings that were kept back chose each model's best step and, maybe, its settings:
-    --unheard judges by recordings that no training has heard.
+    --unheard judges by recordings that no training has heard. Of predictors of other packages or
+    servers nobody knows what they heard: they are not judged.
     """
     from services.cli.beforehand import check_output
     from services.cli.corpus import folder_corpus
