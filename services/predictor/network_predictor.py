@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from services.predictor.config import PredictorConfig
 from services.predictor.deltas import REACH, WIDTH, with_deltas
 from services.predictor.networks.network import Chance, Network
-from services.predictor.port import Checkpoint, FloatArray, Predictor
+from services.predictor.port import BatchPredictor, Checkpoint, FloatArray
 
 
-class NetworkPredictor(Predictor):
+class NetworkPredictor(BatchPredictor):
     """A trained network as a predictor."""
 
     def __init__(self, config: PredictorConfig, network: Network) -> None:
@@ -74,19 +74,6 @@ class NetworkPredictor(Predictor):
         nats: NDArray[np.float64] = density.double().cpu().numpy()
         raw: NDArray[np.float64] = nats - np.log(self._scales).sum()
         return raw
-
-    def _continue(
-        self,
-        window: FloatArray,
-        steps: int,
-        seed: int,
-        temperature: float,
-        checkpoint: Checkpoint,
-    ) -> FloatArray:
-        answer: FloatArray = self._continue_many(
-            window[None], steps, [seed], temperature, checkpoint
-        )[0]
-        return answer
 
     def _continue_many(
         self,

@@ -165,3 +165,30 @@ class Predictor(ABC):
                 f"{'stochastic: at least 0' if self.stochastic else 'deterministic: only 0'} works",
                 culprit="temperature",
             )
+
+
+class BatchPredictor(Predictor):
+    """A predictor that computes several windows together: one alone is a batch of one."""
+
+    def _continue(
+        self,
+        window: FloatArray,
+        steps: int,
+        seed: int,
+        temperature: float,
+        checkpoint: Checkpoint,
+    ) -> FloatArray:
+        one = window[np.newaxis]
+        answer: FloatArray = self._continue_many(one, steps, [seed], temperature, checkpoint)[0]
+        return answer
+
+    @abstractmethod
+    def _continue_many(
+        self,
+        windows: FloatArray,
+        steps: int,
+        seeds: Sequence[int],
+        temperature: float,
+        checkpoint: Checkpoint,
+    ) -> FloatArray:
+        """Continues windows of exactly `window_frames` frames, all arguments checked."""

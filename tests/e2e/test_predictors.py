@@ -106,16 +106,6 @@ def piece(place: Workspace, out: str, *options: str) -> tuple[bytes, float]:
     return path.read_bytes(), temperature
 
 
-def follows_the_seed(place: Workspace, *options: str) -> None:
-    """Asserts it of a stochastic predictor, at temperature 1 without being told."""
-    first, temperature = piece(place, "first", "--seed", "1", *options)
-    again, _ = piece(place, "again", "--seed", "1", *options)
-    other, _ = piece(place, "other", "--seed", "2", *options)
-    assert temperature == 1
-    assert again == first
-    assert other != first
-
-
 @pytest.mark.parametrize("architecture", sorted({*ARCHITECTURES} - {DRAWS}))
 def test_a_piece_by_a_deterministic_predictor_is_made_without_temperature(
     served: Workspace, architecture: str
@@ -124,18 +114,22 @@ def test_a_piece_by_a_deterministic_predictor_is_made_without_temperature(
     assert temperature == 0
 
 
-def test_a_piece_by_the_probabilistic_predictor_follows_the_seed(served: Workspace) -> None:
-    follows_the_seed(served, "--predictor", DRAWS)
+@pytest.mark.parametrize("predictor", [DRAWS, "walk"])
+def test_a_piece_by_a_predictor_that_draws_is_warm_and_follows_the_seed(
+    served: Workspace, predictor: str
+) -> None:
+    first, temperature = piece(served, "first", "--seed", "1", "--predictor", predictor)
+    again, _ = piece(served, "again", "--seed", "1", "--predictor", predictor)
+    other, _ = piece(served, "other", "--seed", "2", "--predictor", predictor)
+    assert temperature == 1
+    assert again == first
+    assert other != first
 
 
 def test_a_temperature_is_refused_by_name_where_nothing_is_drawn(served: Workspace) -> None:
     call = (*CALL, "--predictor", "LSTM", "--temperature", "0.5", "--out", "warm")
     said = served.run(*call).stderr.splitlines()[-1]
     assert "predictor 'LSTM' is deterministic: temperature must be 0" in said
-
-
-def test_a_piece_by_a_plugin_follows_the_seed(served: Workspace) -> None:
-    follows_the_seed(served, "--predictor", "walk")
 
 
 def test_a_plugin_is_listed_and_predicts(served: Workspace, described: str) -> None:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from services.predictor.deltas import REACH, WIDTH, with_deltas
 from services.predictor.evaluation.material import Material
-from services.predictor.port import Checkpoint, FloatArray, Predictor
+from services.predictor.port import BatchPredictor, Checkpoint, FloatArray
 
 Array = NDArray[np.float64]
 
 
-class Baseline(Predictor):
+class Baseline(BatchPredictor):
     """What all baselines have in common: they speak the features of the material."""
 
     def __init__(self, material: Material) -> None:
@@ -54,19 +54,6 @@ class Baseline(Predictor):
     def stochastic(self) -> bool:
         """Whether it draws at random."""
         return False
-
-    def _continue(
-        self,
-        window: FloatArray,
-        steps: int,
-        seed: int,
-        temperature: float,
-        checkpoint: Checkpoint,
-    ) -> FloatArray:
-        answer: FloatArray = self._continue_many(
-            window[np.newaxis], steps, [seed], temperature, checkpoint
-        )[0]
-        return answer
 
 
 class StaticBaseline(Baseline):
