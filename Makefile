@@ -31,10 +31,16 @@ corpus: install ## Hours of music to train predictors on, from packages of Debia
 	$(BIN)/python examples/fetch_corpora.py
 
 test: install ## Every test that takes seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not containers"
 
 test-long: install ## The tests that take minutes
-	$(BIN)/python -m pytest -m slow --timeout=3600
+	$(BIN)/python -m pytest -m "slow and not containers" --timeout=3600
+
+test-deploy: install ## Images, compose and what breaks them: needs Docker; all of it takes an hour
+	$(BIN)/python -m pytest tests/deploy -m containers --timeout=3600
+
+test-deploy-fast: install ## The half of that which takes minutes
+	$(BIN)/python -m pytest tests/deploy -m "containers and not slow" --timeout=900
 
 check: install ## Lint, types, import walls, and the contract with its generated code
 	$(BIN)/ruff check

@@ -121,7 +121,31 @@ class RuntimeSettings(ServiceSettings):
         gt=0,
         description="After this, clients are asked to connect anew, so that new replicas get work.",
     )
+    health_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port that answers health checks alone, without TLS, token or data: for probes "
+        "that know neither. None unless set.",
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port on which Prometheus finds /metrics, without TLS. None unless set.",
+    )
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://[^/?#@]+/?)?$",
+        description="http://host:port of an OpenTelemetry collector that traces go to, by OTLP "
+        "over HTTP; empty: no traces.",
+    )
     reflection: bool = Field(False, description="Serve the contract by gRPC reflection.")
+    address: str = Field(
+        "",
+        description="host:port where all services are, as behind a proxy that routes by package; "
+        "a noun's own address goes before it.",
+    )
     synth_address: str = Field("", description="host:port of synth; empty means embedded.")
     descriptor_address: str = Field("", description="host:port of descriptor; empty: embedded.")
     predictor_address: str = Field("", description="host:port of predictor; empty: embedded.")
@@ -131,7 +155,7 @@ class RuntimeSettings(ServiceSettings):
 
     def address_of(self, noun: str) -> str:
         """host:port of the service of that noun, or "" where it is embedded."""
-        return str(getattr(self, f"{noun}_address"))
+        return str(getattr(self, f"{noun}_address") or self.address)
 
     def token_field_of(self, noun: str) -> str:
         """The field that names the token file for calls to the service of that noun."""
