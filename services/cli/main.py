@@ -24,6 +24,7 @@ VERBS = {
     "models": "models",
     "runs": "runs",
     "doctor": "doctor",
+    "health": "health",
     "conformance": "conformance",
 }
 

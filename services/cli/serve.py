@@ -1,5 +1,7 @@
 """`demiurge serve <noun>`: one service, for a cluster."""
 
+import os
+import signal
 from typing import Annotated
 
 import typer
@@ -19,6 +21,7 @@ def serve(
     environment: DEMIURGE_BIND_ADDRESS, DEMIURGE_PORT, DEMIURGE_STORE and those of the noun. The
     gateway also needs the addresses of the others: DEMIURGE_SYNTH_ADDRESS and so on.
     """
+    end_when_told()
     import asyncio
 
     from services.errors import NotFoundError
@@ -27,6 +30,15 @@ def serve(
     if noun not in NOUNS:
         raise NotFoundError(f"no service {noun!r}; there are {', '.join(NOUNS)}", culprit=noun)
     asyncio.run(serve_one(noun))
+
+
+def end_when_told() -> None:
+    """SIGTERM ends the process, until the server that is loading listens for it itself.
+
+    By default a container's first process would ignore it, and be killed only after the grace
+    period. Nothing is under way yet that could be lost.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 async def serve_one(noun: str) -> None:

@@ -17,6 +17,9 @@ def up() -> None:
     """
     import asyncio
 
+    from services.cli.serve import end_when_told
+
+    end_when_told()
     asyncio.run(serve_all())
 
 
@@ -28,6 +31,7 @@ async def serve_all() -> None:
 
     silence_grpc()
     from services.cli.composition import Ground, build
+    from services.cli.health import loopback_of
     from services.cli.notice import found, posted
     from services.errors import ConflictError
     from services.query.settings import QuerySettings
@@ -66,9 +70,3 @@ def can_call_itself(runtime: RuntimeSettings) -> None:
             "that run together trust each other; the certificate is to name the loopback address",
             culprit="DEMIURGE_TLS_CA",
         )
-
-
-def loopback_of(bind_address: str) -> str:
-    """The host by which this machine reaches a server bound to that address."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind_address, bind_address)  # noqa: S104
-    return f"[{host}]" if ":" in host else host

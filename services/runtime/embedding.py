@@ -15,6 +15,8 @@ def embedded_settings(settings: RuntimeSettings) -> RuntimeSettings:
         update={
             "bind_address": "127.0.0.1",
             "port": 0,
+            "health_port": None,
+            "metrics_port": None,
             "tls_certificate": None,
             "tls_key": None,
             "tls_ca": None,

@@ -2,12 +2,16 @@
 
 Liveness ("" and "liveness") holds as long as the loop turns and never looks at anything else.
 Readiness ("readiness", and each service by its full name) means loaded, warm and not draining.
+Probes that know neither TLS nor token have a port of their own, which answers nothing else.
 """
 
 from collections.abc import Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from services.errors import ConfigurationError
+from services.runtime.settings import RuntimeSettings
 
 LIVENESS = ("", "liveness")
 READINESS = "readiness"
@@ -45,3 +49,36 @@ class Health:
         """Still alive, but no longer ready, so that no new work is sent here."""
         for name in (READINESS, *self._services):
             await self._servicer.set(name, _NOT_SERVING)
+
+
+class HealthPort:
+    """A second listener, plaintext, that answers health checks alone and goes on while draining."""
+
+    def __init__(self, health: Health, settings: RuntimeSettings) -> None:
+        self._settings = settings
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        health.add_to(self._server)
+        self.port = 0
+        """The bound port, once started."""
+
+    async def start(self) -> None:
+        """Binds and answers. Raises ConfigurationError for a port that cannot be had."""
+        address = authority(self._settings.bind_address, self._settings.health_port or 0)
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise ConfigurationError(
+                f"DEMIURGE_BIND_ADDRESS, DEMIURGE_HEALTH_PORT: cannot listen on {address}; is the "
+                "port taken?",
+                culprit="DEMIURGE_HEALTH_PORT",
+            ) from None
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Answers no more."""
+        await self._server.stop(0)
+
+
+def authority(host: str, port: int) -> str:
+    """host:port, with brackets where the host is an address of IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.errors import ConfigurationError
 from services.runtime.channels import KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS
-from services.runtime.health import Health
+from services.runtime.health import Health, HealthPort, authority
 from services.runtime.interceptors.access_log import AccessLogInterceptor
 from services.runtime.interceptors.authentication import AuthenticationInterceptor
 from services.runtime.interceptors.errors import ErrorInterceptor
@@ -51,11 +51,17 @@ class Server:
         self._health = Health([registration.name for registration in registrations])
         self._server: grpc.aio.Server | None = None
         self._port = 0
+        self._health_port: HealthPort | None = None
 
     @property
     def port(self) -> int:
         """The bound port, once started."""
         return self._port
+
+    @property
+    def health_port(self) -> int:
+        """The port for probes, once started; 0 if there is none."""
+        return self._health_port.port if self._health_port else 0
 
     async def start(self) -> None:
         """Binds, answers health checks, and returns when every service is warm.
@@ -67,14 +73,18 @@ class Server:
         self._server = self._built()
         self._port = self._bound(self._server)
         await self._health.starting()
-        await self._server.start()
         try:
+            if self._settings.health_port is not None:
+                self._health_port = HealthPort(self._health, self._settings)
+                await self._health_port.start()
+            await self._server.start()
             for registration in self._registrations:
                 if registration.warm_up:
                     await registration.warm_up()
                 await self._health.serving(registration.name)
         except BaseException:
             await self._server.stop(0)
+            await self._stop_probes()
             raise
         await self._health.ready()
         structlog.get_logger().info(
@@ -98,11 +108,16 @@ class Server:
         for registration in self._registrations:
             if registration.shut_down:
                 await registration.shut_down()
+        await self._stop_probes()
 
     async def wait(self) -> None:
         """Returns when the server has stopped."""
         if self._server:
             await self._server.wait_for_termination()
+
+    async def _stop_probes(self) -> None:
+        if self._health_port:
+            await self._health_port.stop()
 
     def _built(self) -> grpc.aio.Server:
         token = read_token(self._settings)
@@ -141,8 +156,7 @@ class Server:
 
     def _bound(self, server: grpc.aio.Server) -> int:
         settings = self._settings
-        host = settings.bind_address
-        address = f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
+        address = authority(settings.bind_address, settings.port)
         credentials = server_credentials(settings)
         try:
             if credentials is None:
@@ -170,8 +184,8 @@ async def serve(
     server = Server(registrations, settings)
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
         loop.add_signal_handler(number, told.set)
     stopped = asyncio.create_task(told.wait())
     started = asyncio.create_task(server.start())
@@ -182,8 +196,9 @@ async def serve(
             serving(server.port)
             await stopped
     finally:
-        for number in signals:
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)
         stopped.cancel()
         # Told to stop while warming up: start cleans up after itself.
         if started.cancel():

@@ -55,6 +55,15 @@ def test_the_help_of_the_command_imports_nothing_heavy() -> None:
     assert not modules_after(call) & HEAVY
 
 
+def test_a_probe_loads_neither_settings_nor_anything_heavier_than_grpc() -> None:
+    probe = (
+        "from services.cli.health import asked\n"
+        "try: asked('127.0.0.1:1', 'readiness')\n"
+        "except Exception as error: assert 'no answer' in str(error)"
+    )
+    assert not modules_after(probe) & (HEAVY - {"grpc"} | {"pydantic", "structlog"})
+
+
 def test_no_noun_imports_anything_heavy_by_its_name_alone() -> None:
     statements = "; ".join(f"import services.{noun}" for noun in NOUNS)
     assert not modules_after(statements) & HEAVY

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -15,6 +16,7 @@ from demiurge.query.v1 import query_service_pb2_grpc as query_grpc
 
 from services.runtime.channels import open_blocking_channel
 from tests.contract.runtime.conftest import SETTINGS, get
+from tests.e2e.workspace import COMMAND
 
 PROGRAM = """
 import asyncio
@@ -76,3 +78,16 @@ def test_a_signal_while_warming_up_ends_at_once() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert stdout.read() == "stopped\n"
+
+
+def test_a_signal_while_libraries_load_ends_at_once(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(600)")
+    environment = os.environ | {"DEMIURGE_HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(
+        [COMMAND, "serve", "synth"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGTERM)
+        # By the default action, to which a container's first process is deaf, it would be -15.
+        assert process.wait(10) == 0

@@ -9,7 +9,8 @@ from demiurge.gateway.v1.gateway_service_pb2 import ListRunsRequest
 
 from services.cli.connection import connect
 from services.cli.notice import NAME, found, posted
-from services.cli.up import can_call_itself, loopback_of
+from services.cli.health import loopback_of
+from services.cli.up import can_call_itself
 from services.errors import ConfigurationError, ConflictError
 from services.runtime.embedding import embedded, embedded_settings
 from services.runtime.settings import RuntimeSettings
