@@ -1,0 +1,285 @@
+"""One Compose project: docker-compose.yml with overlays, for tests to bring up and break.
+
+It drives the Docker and Compose commands that an engineer uses, and kills processes from the host,
+for Docker takes its own `kill` for a wish that a container stay down.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "deploy" / "compose"
+# Below the ports that systems give to outgoing connections, which would take one while it is down.
+PORTS = range(20_000, 30_000)
+# Longer than any service waits for another before it is ready.
+UP_SECONDS = 180
+
+
+class Stack:
+    """`with Stack(folder) as stack`: up and healthy inside the block, gone with its volumes after.
+
+    `overlays` are names in deploy/compose, `settings` the variables of .env; `folder` holds its
+    secrets and certificates. Its published port stays the same however often Envoy is restarted.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        overlays: Sequence[str] = ("tests",),
+        settings: Mapping[str, str] | None = None,
+        files: Sequence[Path] = (),
+    ) -> None:
+        self.project = f"demiurge-{secrets.token_hex(4)}"
+        self.folder = folder
+        self.port = free_port()
+        self.secrets = folder / "secrets"
+        self.certificates = folder / "certificates" if "tls" in overlays else None
+        self._files = [
+            ROOT / "docker-compose.yml",
+            *(COMPOSE / f"{overlay}.yml" for overlay in overlays),
+            *files,
+        ]
+        self._settings = {
+            "PUBLISHED_PORT": str(self.port),
+            "SECRETS": str(self.secrets),
+            **({"CERTIFICATES": str(self.certificates)} if self.certificates else {}),
+            **(settings or {}),
+        }
+
+    @property
+    def address(self) -> str:
+        """host:port that a client calls: Envoy's, and nothing else is published."""
+        # By name under TLS: certificates carry it.
+        return f"{'localhost' if self.certificates else '127.0.0.1'}:{self.port}"
+
+    @property
+    def token(self) -> str:
+        """The bearer token."""
+        return (self.secrets / "token").read_text().strip()
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which the `demiurge` command, or RuntimeSettings, reach the stack."""
+        token = str(self.secrets / "token")
+        own = {
+            "DEMIURGE_ADDRESS": self.address,
+            "DEMIURGE_TOKEN_FILE": token,
+            "DEMIURGE_HOME": str(self.folder / "home"),
+        }
+        if self.certificates:
+            client = self.certificates / "client"
+            own |= {
+                "DEMIURGE_TLS_CA": str(client / "ca.crt"),
+                "DEMIURGE_TLS_CERTIFICATE": str(client / "tls.crt"),
+                "DEMIURGE_TLS_KEY": str(client / "tls.key"),
+            }
+        return own
+
+    def up(self, *arguments: str) -> None:
+        """Starts everything, or the services named, and returns once all are healthy."""
+        self.make_secrets()
+        wait = ("--wait", "--wait-timeout", str(UP_SECONDS))
+        try:
+            self.compose("up", "--detach", "--no-build", "--quiet-pull", *wait, *arguments)
+        except subprocess.CalledProcessError as error:
+            states = self.compose("ps", "--all")
+            raise RuntimeError(f"{error.stderr}\n{states}\n{self.logs()[-6000:]}") from None
+
+    def make_secrets(self) -> None:
+        """What an engineer makes before the first start."""
+        run([str(COMPOSE / "make-secrets.sh"), str(self.secrets)])
+        if self.certificates:
+            run([str(COMPOSE / "make-certificates.sh"), str(self.certificates)])
+
+    def down(self) -> None:
+        """Removes containers, networks and volumes."""
+        every = ("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "1")
+        self.compose(*every)
+
+    def demiurge(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """The command, as a client outside runs it."""
+        script = str(Path(sys.executable).parent / "demiurge")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("DEMIURGE_")}
+        return subprocess.run(
+            [script, *arguments],
+            env=kept | self.environment(),
+            cwd=self.folder,
+            check=check,
+            capture_output=True,
+            text=True,
+        )
+
+    def run(self, service: str, *arguments: str, options: Sequence[str] = ()) -> str:
+        """`docker compose run --rm`: what a one-off container of the service printed."""
+        return self.compose("run", "--rm", "--no-deps", "-T", *options, service, *arguments)
+
+    def execute(self, noun: str, *command: str, number: int = 0) -> str:
+        """What a command printed inside a running container."""
+        return docker("exec", self.containers(noun)[number], *command)
+
+    def scale(self, noun: str, count: int) -> None:
+        """So many replicas, healthy; those there are stay as they are."""
+        quiet = ("--detach", "--no-build", "--no-deps", "--no-recreate", "--wait")
+        self.compose("up", *quiet, "--scale", f"{noun}={count}", noun)
+
+    def containers(self, noun: str = "") -> list[str]:
+        """Ids of the containers of a service, running or not, by replica number."""
+        wanted = [f"com.docker.compose.project={self.project}"]
+        wanted += [f"com.docker.compose.service={noun}"] if noun else []
+        filters = [part for label in wanted for part in ("--filter", f"label={label}")]
+        number = '{{.Label "com.docker.compose.container-number"}}'
+        listed = docker("ps", "--all", "--no-trunc", *filters, "--format", f"{number} {{{{.ID}}}}")
+        rows = [line.split() for line in listed.splitlines()]
+        return [identity for _, identity in sorted((int(count), row) for count, row in rows)]
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        """What `docker inspect` knows of a container."""
+        [found] = json.loads(docker("inspect", container))
+        return dict(found)
+
+    def kill(self, noun: str, number: int = 0) -> None:
+        """SIGKILL of the main process, as a crash: the restart policy brings it back."""
+        pid = self.inspect(self.containers(noun)[number])["State"]["Pid"]
+        assert pid, f"{noun} does not run"
+        kill_process(pid)
+
+    def pause(self, noun: str) -> None:
+        """Freezes every replica: connections are taken, nothing is answered."""
+        docker("pause", *self.containers(noun))
+
+    def unpause(self, noun: str) -> None:
+        """Lets them go on."""
+        docker("unpause", *self.containers(noun))
+
+    def cut(self, noun: str, network: str) -> None:
+        """Takes every replica off one of the networks of docker-compose.yml."""
+        for container in self.containers(noun):
+            docker("network", "disconnect", f"{self.project}_{network}", container)
+
+    def mend(self, noun: str, network: str) -> None:
+        """Puts them back, under the same name."""
+        for container in self.containers(noun):
+            docker("network", "connect", "--alias", noun, f"{self.project}_{network}", container)
+
+    def stop(self, noun: str) -> None:
+        """SIGTERM to every replica; returns when they have drained and ended."""
+        self.compose("stop", noun)
+
+    def start(self, noun: str) -> None:
+        """Starts what was stopped, and returns once it is healthy."""
+        self.compose("up", "--detach", "--no-build", "--no-deps", "--no-recreate", "--wait", noun)
+
+    def restart(self, noun: str) -> None:
+        """Stop, then start."""
+        self.stop(noun)
+        self.start(noun)
+
+    def wait(self, *nouns: str) -> None:
+        """Returns once these, or all, are healthy: after a kill, a pause or a cut."""
+        kept = ("--detach", "--no-build", "--no-deps", "--no-recreate")
+        self.compose("up", *kept, "--wait", "--wait-timeout", str(UP_SECONDS), *nouns)
+
+    def logs(self, *nouns: str) -> str:
+        """Everything that these, or all, have logged; a line each, without Compose's prefixes."""
+        return self.compose("logs", "--no-log-prefix", "--no-color", *nouns)
+
+    def memory_bytes(self, noun: str) -> int:
+        """Resident memory of all processes of every replica."""
+        listed = [docker("top", container, "-eo", "pid,rss") for container in self.containers(noun)]
+        rows = [line.split() for text in listed for line in text.splitlines()[1:]]
+        return sum(int(kibibytes) * 1024 for _, kibibytes in rows)
+
+    def compose(self, *arguments: str) -> str:
+        """What Compose printed for this project; raises CalledProcessError with its words."""
+        files = [part for path in self._files for part in ("--file", str(path))]
+        command = [*compose_command(), *files, "--project-name", self.project]
+        # Another's settings in this shell are not this stack's.
+        known = {"PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "TMPDIR"}
+        kept = {name: value for name, value in os.environ.items() if name in known}
+        return run(
+            [*command, "--progress", "quiet", *arguments], kept | self._settings, timeout=600
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self.up()
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+
+@cache
+def compose_command() -> tuple[str, ...]:
+    """`docker compose`, or `docker-compose` where the plugin is not installed; () without both."""
+    if shutil.which("docker"):
+        plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+        if plugin.returncode == 0:
+            return ("docker", "compose")
+    return ("docker-compose",) if shutil.which("docker-compose") else ()
+
+
+def docker(*arguments: str) -> str:
+    """What the docker command printed."""
+    return run(["docker", *arguments], timeout=120)
+
+
+def kill_process(pid: int) -> None:
+    """SIGKILL to a process of the Docker host."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except PermissionError:
+        # Whoever may use Docker may do this, too.
+        image = f"{os.environ.get('IMAGE_PREFIX', 'demiurge')}/gateway:0.1.0"
+        code = f"import os; os.kill({pid}, {signal.SIGKILL:d})"
+        docker("run", "--rm", "--pid=host", "--user=0", "--entrypoint=python", image, "-c", code)
+
+
+def run(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = 60
+) -> str:
+    """What a command printed; raises CalledProcessError, which carries what it said."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if done.returncode:
+        raise CommandError(done.returncode, command, done.stdout, done.stderr)
+    return done.stdout
+
+
+class CommandError(subprocess.CalledProcessError):
+    """A command that failed, with its words in the message."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}\n{self.stdout}{self.stderr}"
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    while True:
+        port = PORTS.start + secrets.randbelow(len(PORTS))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
