@@ -1,7 +1,9 @@
 """Compiles the contract: `python protos/generate.py` rewrites protos/gen, `--check` compares.
 
-buf.validate's own definitions come from the installed protovalidate package, as a descriptor, so
-that nothing is fetched and nothing of theirs is kept in the tree but what protoc makes of it.
+Beside the Python it makes the descriptor set by which Envoy translates JSON. buf.validate's own
+definitions come from the installed protovalidate package, as a descriptor, and google.api's from
+googleapis-common-protos, so that nothing is fetched and nothing of theirs is kept in the tree but
+what protoc makes of it.
 """
 
 import argparse
@@ -12,10 +14,14 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+from google.api import annotations_pb2
 from grpc_tools import protoc
 
 ROOT = Path(__file__).parent
 GENERATED = ROOT / "gen"
+DESCRIPTORS = ROOT.parent / "deploy" / "envoy" / "demiurge.binpb"
+# Errors carry these; Envoy cannot tell in JSON what it does not know.
+ERROR_DETAILS = "google/rpc/error_details.proto"
 
 
 def write_dependencies(target: Path) -> None:
@@ -40,6 +46,7 @@ def run_protoc(*arguments: str) -> None:
             "protoc",
             f"--proto_path={ROOT}",
             f"--proto_path={files('grpc_tools') / '_proto'}",
+            f"--proto_path={Path(annotations_pb2.__file__).parents[2]}",
             f"--descriptor_set_in={dependencies}",
             *arguments,
         ]
@@ -60,6 +67,12 @@ def generate(target: Path) -> None:
     run_protoc(f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}", *services)
 
 
+def describe(target: Path) -> None:
+    """Writes the FileDescriptorSet of the contract, with all that it imports, to `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    run_protoc("--include_imports", f"--descriptor_set_out={target}", *sources(), ERROR_DETAILS)
+
+
 def lint() -> None:
     """Lints the contract by buf.yaml, from a compiled image: buf would fetch dependencies."""
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +89,7 @@ def lint() -> None:
 
 
 def is_fresh(fresh: Path) -> bool:
-    """Whether protos/gen holds exactly what was just generated into `fresh`."""
+    """Whether protos/gen holds exactly the code that was just generated into `fresh`."""
 
     def listing(root: Path) -> list[Path]:
         found = (path for path in root.rglob("*") if path.suffix in {".py", ".pyi"})
@@ -85,7 +98,11 @@ def is_fresh(fresh: Path) -> bool:
     names = listing(fresh)
     if names != listing(GENERATED):
         return False
-    return all(filecmp.cmp(fresh / name, GENERATED / name, shallow=False) for name in names)
+    return all(_same(fresh / name, GENERATED / name) for name in names)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.exists() and filecmp.cmp(one, other, shallow=False)
 
 
 def main() -> None:
@@ -93,12 +110,20 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="lint; fail if protos/gen is stale")
     if not parser.parse_args().check:
         generate(GENERATED)
+        describe(DESCRIPTORS)
         return
     lint()
     with tempfile.TemporaryDirectory() as folder:
-        generate(Path(folder))
-        if not is_fresh(Path(folder)):
-            sys.exit("protos/gen is stale: run `make protos` and commit the result")
+        code, descriptors = Path(folder, "gen"), Path(folder, "demiurge.binpb")
+        generate(code)
+        describe(descriptors)
+        for stale, path in (
+            (not is_fresh(code), GENERATED),
+            (not _same(descriptors, DESCRIPTORS), DESCRIPTORS),
+        ):
+            if stale:
+                name = path.relative_to(ROOT.parent)
+                sys.exit(f"{name} is stale: run `make protos` and commit the result")
 
 
 if __name__ == "__main__":

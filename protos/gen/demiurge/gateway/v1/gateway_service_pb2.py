@@ -27,11 +27,12 @@ from demiurge.audio.v1 import audio_pb2 as demiurge_dot_audio_dot_v1_dot_audio__
 from demiurge.descriptor.v1 import descriptor_service_pb2 as demiurge_dot_descriptor_dot_v1_dot_descriptor__service__pb2
 from demiurge.playback.v1 import playback_service_pb2 as demiurge_dot_playback_dot_v1_dot_playback__service__pb2
 from demiurge.query.v1 import query_service_pb2 as demiurge_dot_query_dot_v1_dot_query__service__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)demiurge/gateway/v1/gateway_service.proto\x12\x13\x64\x65miurge.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x64\x65miurge/audio/v1/audio.proto\x1a/demiurge/descriptor/v1/descriptor_service.proto\x1a+demiurge/playback/v1/playback_service.proto\x1a%demiurge/query/v1/query_service.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x01\n\nGeneration\x12#\n\x0funagan_model_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12#\n\x0fmelgan_model_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x1f\n\nfile_count\x18\x03 \x01(\rB\x0b\xbaH\x08*\x06\x18\xa0\x8d\x06(\x01\x12=\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\x07\"\x03\x08\x90\x1c*\x00\xc8\x01\x01\"\xb4\x02\n\nPrediction\x12(\n\x08\x64\x61tabase\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x32\x0f^[^/\\\\]{1,255}$\x12\x17\n\x05\x66iles\x18\x02 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x18\x01\x12 \n\x0cpredictor_id\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12 \n\x0b\x66rame_count\x18\x04 \x01(\rB\x0b\xbaH\x08*\x06\x18\xc0\x84=(\x01\x12)\n\x0btemperature\x18\x05 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00 A-\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x64\n\x11predictor_address\x18\x06 \x01(\tBI\xbaHFrD(\x86\x02\x32?^(([A-Za-z0-9][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5})?$B\x0e\n\x0c_temperature\"v\n\x08Matching\x12\x33\n\x06metric\x18\x01 \x01(\x0e\x32\x19.demiurge.query.v1.MetricB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x07scaling\x18\x02 \x01(\x0e\x32\x1a.demiurge.query.v1.ScalingB\x08\xbaH\x05\x82\x01\x02\x10\x01\"\xf1\x02\n\x07RunSpec\x12*\n\x08\x64\x61tabase\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x32\x0f^[^/\\\\]{1,255}$H\x00\x12\x35\n\ngeneration\x18\x02 \x01(\x0b\x32\x1f.demiurge.gateway.v1.GenerationH\x00\x12;\n\nprediction\x18\x03 \x01(\x0b\x32\x1f.demiurge.gateway.v1.PredictionB\x06\xbaH\x03\xc8\x01\x01\x12>\n\nextraction\x18\x04 \x01(\x0b\x32*.demiurge.descriptor.v1.ExtractionSettings\x12/\n\x08matching\x18\x05 \x01(\x0b\x32\x1d.demiurge.gateway.v1.Matching\x12\x34\n\x06render\x18\x06 \x01(\x0b\x32$.demiurge.playback.v1.RenderSettings\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x42\x11\n\x08material\x12\x05\xbaH\x02\x08\x01\"\xcc\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.demiurge.gateway.v1.State\x12\x17\n\x0f\x63ompleted_items\x18\x03 \x01(\r\x12\x13\n\x0btotal_items\x18\x04 \x01(\r\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x0bSkippedItem\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"8\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xb1\x02\n\tRunResult\x12+\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12/\n\tedit_list\x18\x02 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x31\n\x0bspectrogram\x18\x03 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x19\n\x11sample_rate_hertz\x18\x04 \x01(\x05\x12\x14\n\x0csample_count\x18\x05 \x01(\x04\x12\x15\n\rchannel_count\x18\x06 \x01(\x05\x12\x0c\n\x04peak\x18\x07 \x01(\x02\x12\x14\n\x0csource_count\x18\x08 \x01(\r\x12\x15\n\rcollection_id\x18\t \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\n \x01(\t\"\x88\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.demiurge.gateway.v1.State\x12*\n\x04spec\x18\x03 \x01(\x0b\x32\x1c.demiurge.gateway.v1.RunSpec\x12*\n\x06stages\x18\x04 \x03(\x0b\x32\x1a.demiurge.gateway.v1.Stage\x12\x31\n\x07skipped\x18\x05 \x03(\x0b\x32 .demiurge.gateway.v1.SkippedItem\x12.\n\x06result\x18\x06 \x01(\x0b\x32\x1e.demiurge.gateway.v1.RunResult\x12-\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x1c.demiurge.gateway.v1.Failure\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x10\x43reateRunRequest\x12\x32\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.demiurge.gateway.v1.RunSpecB\x06\xbaH\x03\xc8\x01\x01\":\n\x11\x43reateRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.demiurge.gateway.v1.Run\"J\n\rGetRunRequest\x12\x39\n\x06run_id\x18\x01 \x01(\tB)\xbaH&r$2\"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$\"7\n\x0eGetRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.demiurge.gateway.v1.Run\"N\n\x0fListRunsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"S\n\x10ListRunsResponse\x12&\n\x04runs\x18\x01 \x03(\x0b\x32\x18.demiurge.gateway.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0fWatchRunRequest\x12\x39\n\x06run_id\x18\x01 \x01(\tB)\xbaH&r$2\"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$\"9\n\x10WatchRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.demiurge.gateway.v1.Run\"M\n\x10\x43\x61ncelRunRequest\x12\x39\n\x06run_id\x18\x01 \x01(\tB)\xbaH&r$2\"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$\":\n\x11\x43\x61ncelRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.demiurge.gateway.v1.Run\"M\n\x10\x44\x65leteRunRequest\x12\x39\n\x06run_id\x18\x01 \x01(\tB)\xbaH&r$2\"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$\"\x13\n\x11\x44\x65leteRunResponse\"x\n\x12UploadAudioRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.demiurge.gateway.v1.UploadAudioHeaderH\x00\x12\x19\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\x8f\x01\n\x11UploadAudioHeader\x12(\n\x08\x64\x61tabase\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x32\x0f^[^/\\\\]{1,255}$\x12)\n\tfile_name\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x32\x0f^[^/\\\\]{1,255}$\x12%\n\x06sha256\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\"B\n\x13UploadAudioResponse\x12+\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\"\xa6\x01\n\x14\x44ownloadAudioRequest\x12N\n\x03key\x18\x01 \x01(\tBA\xbaH>r<2:^(audio/|descriptors/|renders/|runs/[^/]+/predictions/).+$\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12(\n\x06sha256\x18\x03 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^([0-9a-f]{64})?$\"S\n\x15\x44ownloadAudioResponse\x12,\n\x06object\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"y\n\x10ListAudioRequest\x12(\n\x08\x64\x61tabase\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x32\x0f^[^/\\\\]{1,255}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"Y\n\x11ListAudioResponse\x12+\n\x05\x61udio\x18\x01 \x03(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\x32\xd6\x06\n\x0fPipelineService\x12Z\n\tCreateRun\x12%.demiurge.gateway.v1.CreateRunRequest\x1a&.demiurge.gateway.v1.CreateRunResponse\x12Q\n\x06GetRun\x12\".demiurge.gateway.v1.GetRunRequest\x1a#.demiurge.gateway.v1.GetRunResponse\x12W\n\x08ListRuns\x12$.demiurge.gateway.v1.ListRunsRequest\x1a%.demiurge.gateway.v1.ListRunsResponse\x12Y\n\x08WatchRun\x12$.demiurge.gateway.v1.WatchRunRequest\x1a%.demiurge.gateway.v1.WatchRunResponse0\x01\x12Z\n\tCancelRun\x12%.demiurge.gateway.v1.CancelRunRequest\x1a&.demiurge.gateway.v1.CancelRunResponse\x12Z\n\tDeleteRun\x12%.demiurge.gateway.v1.DeleteRunRequest\x1a&.demiurge.gateway.v1.DeleteRunResponse\x12\x62\n\x0bUploadAudio\x12\'.demiurge.gateway.v1.UploadAudioRequest\x1a(.demiurge.gateway.v1.UploadAudioResponse(\x01\x12h\n\rDownloadAudio\x12).demiurge.gateway.v1.DownloadAudioRequest\x1a*.demiurge.gateway.v1.DownloadAudioResponse0\x01\x12Z\n\tListAudio\x12%.demiurge.gateway.v1.ListAudioRequest\x1a&.demiurge.gateway.v1.ListAudioResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)demiurge/gateway/v1/gateway_service.proto\x12\x13\x64\x65miurge.gateway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1d\x64\x65miurge/audio/v1/audio.proto\x1a/demiurge/descriptor/v1/descriptor_service.proto\x1a+demiurge/playback/v1/playback_service.proto\x1a%demiurge/query/v1/query_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x01\n\nGeneration\x12#\n\x0funagan_model_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12#\n\x0fmelgan_model_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12\x1f\n\nfile_count\x18\x03 \x01(\rB\x0b\xbaH\x08*\x06\x18\xa0\x8d\x06(\x01\x12=\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\x07\"\x03\x08\x90\x1c*\x00\xc8\x01\x01\"\xb4\x02\n\nPrediction\x12(\n\x08\x64\x61tabase\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x32\x0f^[^/\\\\]{1,255}$\x12\x17\n\x05\x66iles\x18\x02 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x18\x01\x12 \n\x0cpredictor_id\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01(\xff\x01\x12 \n\x0b\x66rame_count\x18\x04 \x01(\rB\x0b\xbaH\x08*\x06\x18\xc0\x84=(\x01\x12)\n\x0btemperature\x18\x05 \x01(\x02\x42\x0f\xbaH\x0c\n\n\x1d\x00\x00 A-\x00\x00\x00\x00H\x00\x88\x01\x01\x12\x64\n\x11predictor_address\x18\x06 \x01(\tBI\xbaHFrD(\x86\x02\x32?^(([A-Za-z0-9][A-Za-z0-9._-]*|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5})?$B\x0e\n\x0c_temperature\"v\n\x08Matching\x12\x33\n\x06metric\x18\x01 \x01(\x0e\x32\x19.demiurge.query.v1.MetricB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x07scaling\x18\x02 \x01(\x0e\x32\x1a.demiurge.query.v1.ScalingB\x08\xbaH\x05\x82\x01\x02\x10\x01\"\xf1\x02\n\x07RunSpec\x12*\n\x08\x64\x61tabase\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x32\x0f^[^/\\\\]{1,255}$H\x00\x12\x35\n\ngeneration\x18\x02 \x01(\x0b\x32\x1f.demiurge.gateway.v1.GenerationH\x00\x12;\n\nprediction\x18\x03 \x01(\x0b\x32\x1f.demiurge.gateway.v1.PredictionB\x06\xbaH\x03\xc8\x01\x01\x12>\n\nextraction\x18\x04 \x01(\x0b\x32*.demiurge.descriptor.v1.ExtractionSettings\x12/\n\x08matching\x18\x05 \x01(\x0b\x32\x1d.demiurge.gateway.v1.Matching\x12\x34\n\x06render\x18\x06 \x01(\x0b\x32$.demiurge.playback.v1.RenderSettings\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x42\x11\n\x08material\x12\x05\xbaH\x02\x08\x01\"\xcc\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.demiurge.gateway.v1.State\x12\x17\n\x0f\x63ompleted_items\x18\x03 \x01(\r\x12\x13\n\x0btotal_items\x18\x04 \x01(\r\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x0bSkippedItem\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"8\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xb1\x02\n\tRunResult\x12+\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12/\n\tedit_list\x18\x02 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x31\n\x0bspectrogram\x18\x03 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x19\n\x11sample_rate_hertz\x18\x04 \x01(\x05\x12\x14\n\x0csample_count\x18\x05 \x01(\x04\x12\x15\n\rchannel_count\x18\x06 \x01(\x05\x12\x0c\n\x04peak\x18\x07 \x01(\x02\x12\x14\n\x0csource_count\x18\x08 \x01(\r\x12\x15\n\rcollection_id\x18\t \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\n \x01(\t\"\x88\x03\n\x03Run\x12\n\n\x02id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.demiurge.gateway.v1.State\x12*\n\x04spec\x18\x03 \x01(\x0b\x32\x1c.demiurge.gateway.v1.RunSpec\x12*\n\x06stages\x18\x04 \x03(\x0b\x32\x1a.demiurge.gateway.v1.Stage\x12\x31\n\x07skipped\x18\x05 \x03(\x0b\x32 .demiurge.gateway.v1.SkippedItem\x12.\n\x06result\x18\x06 \x01(\x0b\x32\x1e.demiurge.gateway.v1.RunResult\x12-\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x1c.demiurge.gateway.v1.Failure\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x10\x43reateRunRequest\x12\x32\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.demiurge.gateway.v1.RunSpecB\x06\xbaH\x03\xc8\x01\x01\":\n\x11\x43reateRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.demiurge.gateway.v1.Run\"J\n\rGetRunRequest\x12\x39\n\x06run_id\x18\x01 \x01(\tB)\xbaH&r$2\"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$\"7\n\x0eGetRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.demiurge.gateway.v1.Run\"N\n\x0fListRunsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"S\n\x10ListRunsResponse\x12&\n\x04runs\x18\x01 \x03(\x0b\x32\x18.demiurge.gateway.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0fWatchRunRequest\x12\x39\n\x06run_id\x18\x01 \x01(\tB)\xbaH&r$2\"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$\"9\n\x10WatchRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.demiurge.gateway.v1.Run\"M\n\x10\x43\x61ncelRunRequest\x12\x39\n\x06run_id\x18\x01 \x01(\tB)\xbaH&r$2\"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$\":\n\x11\x43\x61ncelRunResponse\x12%\n\x03run\x18\x01 \x01(\x0b\x32\x18.demiurge.gateway.v1.Run\"M\n\x10\x44\x65leteRunRequest\x12\x39\n\x06run_id\x18\x01 \x01(\tB)\xbaH&r$2\"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$\"\x13\n\x11\x44\x65leteRunResponse\"x\n\x12UploadAudioRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.demiurge.gateway.v1.UploadAudioHeaderH\x00\x12\x19\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04H\x00\x42\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\x8f\x01\n\x11UploadAudioHeader\x12(\n\x08\x64\x61tabase\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x32\x0f^[^/\\\\]{1,255}$\x12)\n\tfile_name\x18\x02 \x01(\tB\x16\xbaH\x13r\x11\x32\x0f^[^/\\\\]{1,255}$\x12%\n\x06sha256\x18\x03 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\"B\n\x13UploadAudioResponse\x12+\n\x05\x61udio\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\"\xa6\x01\n\x14\x44ownloadAudioRequest\x12N\n\x03key\x18\x01 \x01(\tBA\xbaH>r<2:^(audio/|descriptors/|renders/|runs/[^/]+/predictions/).+$\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x04\x12(\n\x06sha256\x18\x03 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^([0-9a-f]{64})?$\"S\n\x15\x44ownloadAudioResponse\x12,\n\x06object\x18\x01 \x01(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"y\n\x10ListAudioRequest\x12(\n\x08\x64\x61tabase\x18\x01 \x01(\tB\x16\xbaH\x13r\x11\x32\x0f^[^/\\\\]{1,255}$\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\"Y\n\x11ListAudioResponse\x12+\n\x05\x61udio\x18\x01 \x03(\x0b\x32\x1c.demiurge.audio.v1.ObjectRef\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\x32\xc9\x08\n\x0fPipelineService\x12o\n\tCreateRun\x12%.demiurge.gateway.v1.CreateRunRequest\x1a&.demiurge.gateway.v1.CreateRunResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/runs:\x01*\x12l\n\x06GetRun\x12\".demiurge.gateway.v1.GetRunRequest\x1a#.demiurge.gateway.v1.GetRunResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/runs/{run_id}\x12i\n\x08ListRuns\x12$.demiurge.gateway.v1.ListRunsRequest\x1a%.demiurge.gateway.v1.ListRunsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/runs\x12z\n\x08WatchRun\x12$.demiurge.gateway.v1.WatchRunRequest\x1a%.demiurge.gateway.v1.WatchRunResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/runs/{run_id}:watch0\x01\x12|\n\tCancelRun\x12%.demiurge.gateway.v1.CancelRunRequest\x1a&.demiurge.gateway.v1.CancelRunResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x18/v1/runs/{run_id}:cancel\x12u\n\tDeleteRun\x12%.demiurge.gateway.v1.DeleteRunRequest\x1a&.demiurge.gateway.v1.DeleteRunResponse\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/runs/{run_id}\x12x\n\x0bUploadAudio\x12\'.demiurge.gateway.v1.UploadAudioRequest\x1a(.demiurge.gateway.v1.UploadAudioResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\"\t/v1/audio:\x01*(\x01\x12\x86\x01\n\rDownloadAudio\x12).demiurge.gateway.v1.DownloadAudioRequest\x1a*.demiurge.gateway.v1.DownloadAudioResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/objects/{key=**}0\x01\x12x\n\tListAudio\x12%.demiurge.gateway.v1.ListAudioRequest\x1a&.demiurge.gateway.v1.ListAudioResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/audio/{database}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -102,64 +103,82 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAUDIOREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTAUDIOREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTAUDIOREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003(\200\010'
-  _globals['_STATE']._serialized_start=3935
-  _globals['_STATE']._serialized_end=4063
-  _globals['_GENERATION']._serialized_start=325
-  _globals['_GENERATION']._serialized_end=507
-  _globals['_PREDICTION']._serialized_start=510
-  _globals['_PREDICTION']._serialized_end=818
-  _globals['_MATCHING']._serialized_start=820
-  _globals['_MATCHING']._serialized_end=938
-  _globals['_RUNSPEC']._serialized_start=941
-  _globals['_RUNSPEC']._serialized_end=1310
-  _globals['_STAGE']._serialized_start=1313
-  _globals['_STAGE']._serialized_end=1517
-  _globals['_SKIPPEDITEM']._serialized_start=1519
-  _globals['_SKIPPEDITEM']._serialized_end=1561
-  _globals['_FAILURE']._serialized_start=1563
-  _globals['_FAILURE']._serialized_end=1619
-  _globals['_RUNRESULT']._serialized_start=1622
-  _globals['_RUNRESULT']._serialized_end=1927
-  _globals['_RUN']._serialized_start=1930
-  _globals['_RUN']._serialized_end=2322
-  _globals['_CREATERUNREQUEST']._serialized_start=2324
-  _globals['_CREATERUNREQUEST']._serialized_end=2394
-  _globals['_CREATERUNRESPONSE']._serialized_start=2396
-  _globals['_CREATERUNRESPONSE']._serialized_end=2454
-  _globals['_GETRUNREQUEST']._serialized_start=2456
-  _globals['_GETRUNREQUEST']._serialized_end=2530
-  _globals['_GETRUNRESPONSE']._serialized_start=2532
-  _globals['_GETRUNRESPONSE']._serialized_end=2587
-  _globals['_LISTRUNSREQUEST']._serialized_start=2589
-  _globals['_LISTRUNSREQUEST']._serialized_end=2667
-  _globals['_LISTRUNSRESPONSE']._serialized_start=2669
-  _globals['_LISTRUNSRESPONSE']._serialized_end=2752
-  _globals['_WATCHRUNREQUEST']._serialized_start=2754
-  _globals['_WATCHRUNREQUEST']._serialized_end=2830
-  _globals['_WATCHRUNRESPONSE']._serialized_start=2832
-  _globals['_WATCHRUNRESPONSE']._serialized_end=2889
-  _globals['_CANCELRUNREQUEST']._serialized_start=2891
-  _globals['_CANCELRUNREQUEST']._serialized_end=2968
-  _globals['_CANCELRUNRESPONSE']._serialized_start=2970
-  _globals['_CANCELRUNRESPONSE']._serialized_end=3028
-  _globals['_DELETERUNREQUEST']._serialized_start=3030
-  _globals['_DELETERUNREQUEST']._serialized_end=3107
-  _globals['_DELETERUNRESPONSE']._serialized_start=3109
-  _globals['_DELETERUNRESPONSE']._serialized_end=3128
-  _globals['_UPLOADAUDIOREQUEST']._serialized_start=3130
-  _globals['_UPLOADAUDIOREQUEST']._serialized_end=3250
-  _globals['_UPLOADAUDIOHEADER']._serialized_start=3253
-  _globals['_UPLOADAUDIOHEADER']._serialized_end=3396
-  _globals['_UPLOADAUDIORESPONSE']._serialized_start=3398
-  _globals['_UPLOADAUDIORESPONSE']._serialized_end=3464
-  _globals['_DOWNLOADAUDIOREQUEST']._serialized_start=3467
-  _globals['_DOWNLOADAUDIOREQUEST']._serialized_end=3633
-  _globals['_DOWNLOADAUDIORESPONSE']._serialized_start=3635
-  _globals['_DOWNLOADAUDIORESPONSE']._serialized_end=3718
-  _globals['_LISTAUDIOREQUEST']._serialized_start=3720
-  _globals['_LISTAUDIOREQUEST']._serialized_end=3841
-  _globals['_LISTAUDIORESPONSE']._serialized_start=3843
-  _globals['_LISTAUDIORESPONSE']._serialized_end=3932
-  _globals['_PIPELINESERVICE']._serialized_start=4066
-  _globals['_PIPELINESERVICE']._serialized_end=4920
+  _globals['_PIPELINESERVICE'].methods_by_name['CreateRun']._loaded_options = None
+  _globals['_PIPELINESERVICE'].methods_by_name['CreateRun']._serialized_options = b'\202\323\344\223\002\r\"\010/v1/runs:\001*'
+  _globals['_PIPELINESERVICE'].methods_by_name['GetRun']._loaded_options = None
+  _globals['_PIPELINESERVICE'].methods_by_name['GetRun']._serialized_options = b'\202\323\344\223\002\023\022\021/v1/runs/{run_id}'
+  _globals['_PIPELINESERVICE'].methods_by_name['ListRuns']._loaded_options = None
+  _globals['_PIPELINESERVICE'].methods_by_name['ListRuns']._serialized_options = b'\202\323\344\223\002\n\022\010/v1/runs'
+  _globals['_PIPELINESERVICE'].methods_by_name['WatchRun']._loaded_options = None
+  _globals['_PIPELINESERVICE'].methods_by_name['WatchRun']._serialized_options = b'\202\323\344\223\002\031\022\027/v1/runs/{run_id}:watch'
+  _globals['_PIPELINESERVICE'].methods_by_name['CancelRun']._loaded_options = None
+  _globals['_PIPELINESERVICE'].methods_by_name['CancelRun']._serialized_options = b'\202\323\344\223\002\032\"\030/v1/runs/{run_id}:cancel'
+  _globals['_PIPELINESERVICE'].methods_by_name['DeleteRun']._loaded_options = None
+  _globals['_PIPELINESERVICE'].methods_by_name['DeleteRun']._serialized_options = b'\202\323\344\223\002\023*\021/v1/runs/{run_id}'
+  _globals['_PIPELINESERVICE'].methods_by_name['UploadAudio']._loaded_options = None
+  _globals['_PIPELINESERVICE'].methods_by_name['UploadAudio']._serialized_options = b'\202\323\344\223\002\016\"\t/v1/audio:\001*'
+  _globals['_PIPELINESERVICE'].methods_by_name['DownloadAudio']._loaded_options = None
+  _globals['_PIPELINESERVICE'].methods_by_name['DownloadAudio']._serialized_options = b'\202\323\344\223\002\026\022\024/v1/objects/{key=**}'
+  _globals['_PIPELINESERVICE'].methods_by_name['ListAudio']._loaded_options = None
+  _globals['_PIPELINESERVICE'].methods_by_name['ListAudio']._serialized_options = b'\202\323\344\223\002\026\022\024/v1/audio/{database}'
+  _globals['_STATE']._serialized_start=3965
+  _globals['_STATE']._serialized_end=4093
+  _globals['_GENERATION']._serialized_start=355
+  _globals['_GENERATION']._serialized_end=537
+  _globals['_PREDICTION']._serialized_start=540
+  _globals['_PREDICTION']._serialized_end=848
+  _globals['_MATCHING']._serialized_start=850
+  _globals['_MATCHING']._serialized_end=968
+  _globals['_RUNSPEC']._serialized_start=971
+  _globals['_RUNSPEC']._serialized_end=1340
+  _globals['_STAGE']._serialized_start=1343
+  _globals['_STAGE']._serialized_end=1547
+  _globals['_SKIPPEDITEM']._serialized_start=1549
+  _globals['_SKIPPEDITEM']._serialized_end=1591
+  _globals['_FAILURE']._serialized_start=1593
+  _globals['_FAILURE']._serialized_end=1649
+  _globals['_RUNRESULT']._serialized_start=1652
+  _globals['_RUNRESULT']._serialized_end=1957
+  _globals['_RUN']._serialized_start=1960
+  _globals['_RUN']._serialized_end=2352
+  _globals['_CREATERUNREQUEST']._serialized_start=2354
+  _globals['_CREATERUNREQUEST']._serialized_end=2424
+  _globals['_CREATERUNRESPONSE']._serialized_start=2426
+  _globals['_CREATERUNRESPONSE']._serialized_end=2484
+  _globals['_GETRUNREQUEST']._serialized_start=2486
+  _globals['_GETRUNREQUEST']._serialized_end=2560
+  _globals['_GETRUNRESPONSE']._serialized_start=2562
+  _globals['_GETRUNRESPONSE']._serialized_end=2617
+  _globals['_LISTRUNSREQUEST']._serialized_start=2619
+  _globals['_LISTRUNSREQUEST']._serialized_end=2697
+  _globals['_LISTRUNSRESPONSE']._serialized_start=2699
+  _globals['_LISTRUNSRESPONSE']._serialized_end=2782
+  _globals['_WATCHRUNREQUEST']._serialized_start=2784
+  _globals['_WATCHRUNREQUEST']._serialized_end=2860
+  _globals['_WATCHRUNRESPONSE']._serialized_start=2862
+  _globals['_WATCHRUNRESPONSE']._serialized_end=2919
+  _globals['_CANCELRUNREQUEST']._serialized_start=2921
+  _globals['_CANCELRUNREQUEST']._serialized_end=2998
+  _globals['_CANCELRUNRESPONSE']._serialized_start=3000
+  _globals['_CANCELRUNRESPONSE']._serialized_end=3058
+  _globals['_DELETERUNREQUEST']._serialized_start=3060
+  _globals['_DELETERUNREQUEST']._serialized_end=3137
+  _globals['_DELETERUNRESPONSE']._serialized_start=3139
+  _globals['_DELETERUNRESPONSE']._serialized_end=3158
+  _globals['_UPLOADAUDIOREQUEST']._serialized_start=3160
+  _globals['_UPLOADAUDIOREQUEST']._serialized_end=3280
+  _globals['_UPLOADAUDIOHEADER']._serialized_start=3283
+  _globals['_UPLOADAUDIOHEADER']._serialized_end=3426
+  _globals['_UPLOADAUDIORESPONSE']._serialized_start=3428
+  _globals['_UPLOADAUDIORESPONSE']._serialized_end=3494
+  _globals['_DOWNLOADAUDIOREQUEST']._serialized_start=3497
+  _globals['_DOWNLOADAUDIOREQUEST']._serialized_end=3663
+  _globals['_DOWNLOADAUDIORESPONSE']._serialized_start=3665
+  _globals['_DOWNLOADAUDIORESPONSE']._serialized_end=3748
+  _globals['_LISTAUDIOREQUEST']._serialized_start=3750
+  _globals['_LISTAUDIOREQUEST']._serialized_end=3871
+  _globals['_LISTAUDIORESPONSE']._serialized_start=3873
+  _globals['_LISTAUDIORESPONSE']._serialized_end=3962
+  _globals['_PIPELINESERVICE']._serialized_start=4096
+  _globals['_PIPELINESERVICE']._serialized_end=5193
 # @@protoc_insertion_point(module_scope)
