@@ -7,7 +7,7 @@ from pathlib import Path
 
 from services.cli.corpus import recordings
 from services.errors import DemiurgeError, InvalidInputError, NotFoundError
-from services.runtime.settings import RuntimeSettings
+from services.runtime.settings import RuntimeSettings, variable_of
 
 NOUNS = {"unagan": "synth", "melgan": "synth", "predictor": "predictor"}
 
@@ -57,9 +57,9 @@ def check_models(
         with option(f"--{family}"):
             try:
                 if family == "predictor" and predictor_address:
-                    if not runtime.gateway_address:
+                    if not runtime.address_of("gateway"):
                         _ask("predictor", family, model_id, predictor_address)
-                elif runtime.gateway_address:
+                elif runtime.address_of("gateway"):
                     _ask("gateway", family, model_id)
                 elif runtime.address_of(NOUNS[family]):
                     _ask(NOUNS[family], family, model_id)
@@ -112,12 +112,14 @@ def _ask(noun: str, family: str, model_id: str, predictor_address: str = "") -> 
                 raise
 
 
-def refuse_training_for(address: str, missing: list[str]) -> DemiurgeError:
+def refuse_training_for(runtime: RuntimeSettings, missing: list[str]) -> DemiurgeError:
     """What is told where models would have to be trained for a gateway at another address."""
     options = ", ".join(sorted(f"--{family}" for family in missing))
+    variable = variable_of(RuntimeSettings, runtime.address_field_of("gateway"))
     return InvalidInputError(
-        f"give {options}: with DEMIURGE_GATEWAY_ADDRESS={address}, nothing is trained here. "
+        f"give {options}: with {variable}={runtime.address_of('gateway')}, nothing is trained "
+        "here. "
         "`demiurge models` lists the ids there are; DEMIURGE_STORE=s3://… (the deployment's) "
         f"`demiurge train {missing[0]} --recorded FOLDER` trains into its store, and prints the id",
-        culprit="DEMIURGE_GATEWAY_ADDRESS",
+        culprit=variable,
     )

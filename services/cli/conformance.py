@@ -26,7 +26,7 @@ def conformance() -> None:
 @app.command()
 def predictor(
     address: Annotated[
-        str, typer.Argument(help="host:port; DEMIURGE_PREDICTOR_ADDRESS if not given.")
+        str, typer.Argument(help="host:port; the predictor's by the settings if not given.")
     ] = "",
     predictor: Annotated[
         str, typer.Option(help="Id of the predictor to look at; the first listed if not given.")
@@ -53,8 +53,8 @@ def predictor(
     """Hold a predictor to the contract, check by check.
 
     The exit code is 1 if any check fails. TLS is that of the settings. The token in
-    DEMIURGE_PREDICTOR_TOKEN_FILE is sent to DEMIURGE_PREDICTOR_ADDRESS alone: for a server at
-    another address, give --token-file.
+    DEMIURGE_PREDICTOR_TOKEN_FILE is sent to DEMIURGE_PREDICTOR_ADDRESS alone, that in
+    DEMIURGE_TOKEN_FILE to DEMIURGE_ADDRESS: for a server elsewhere, give --token-file.
     """
     from services.cli.checks.check import Outcome
     from services.cli.checks.subject import Limits
@@ -97,14 +97,15 @@ def _results(
     from services.runtime.settings import RuntimeSettings, load
 
     runtime = load(RuntimeSettings)
-    where = address or runtime.predictor_address
+    known = runtime.address_of("predictor")
+    where = address or known
     if not where:
         raise ConfigurationError(
             "DEMIURGE_PREDICTOR_ADDRESS: is not set; give the host:port of a predictor",
             culprit="DEMIURGE_PREDICTOR_ADDRESS",
         )
-    if token_file is None and where == runtime.predictor_address:
-        token_file = runtime.predictor_token_file
+    if token_file is None and where == known:
+        token_file = getattr(runtime, runtime.token_field_of("predictor"))
     elsewhere = runtime.model_copy(
         update={"predictor_address": where, "predictor_token_file": token_file}
     )

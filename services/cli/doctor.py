@@ -117,7 +117,7 @@ def _settings() -> Iterator[Finding]:
     from services.cli import peers
 
     yield from peers.look(runtime)
-    if runtime.query_address:
+    if runtime.address_of("query"):
         return
     if not query.url:
         yield _folder("index", query.folder)

@@ -17,7 +17,8 @@ def look(runtime: "RuntimeSettings") -> Iterator[Finding]:
 
     for noun in NOUNS:
         if runtime.address_of(noun):
-            yield _ready(noun, runtime, variable_of(RuntimeSettings, f"{noun}_address"))
+            variable = variable_of(RuntimeSettings, runtime.address_field_of(noun))
+            yield _ready(noun, runtime, variable)
 
 
 def _ready(noun: str, runtime: "RuntimeSettings", variable: str) -> Finding:
@@ -33,7 +34,10 @@ def _ready(noun: str, runtime: "RuntimeSettings", variable: str) -> Finding:
     try:
         with remote_errors(), open_blocking_channel(address, runtime, noun=noun) as channel:
             check = HealthCheckRequest(service=READINESS)
-            status = HealthStub(channel).Check(check, timeout=PATIENCE_SECONDS).status
+            # Of all services at one address, the one that is meant: see deploy/envoy/http.yaml.
+            meant = (("x-demiurge-noun", noun),)
+            answer = HealthStub(channel).Check(check, timeout=PATIENCE_SECONDS, metadata=meant)
+            status = answer.status
     except DemiurgeError as error:
         mend = f"see that `demiurge serve {noun}` runs there, or mend {variable}"
         return Finding(noun, f"{address}: {error.message}", mend)

@@ -136,13 +136,13 @@ def run(
     from services.runtime.settings import RuntimeSettings, load
 
     runtime = load(RuntimeSettings)
-    elsewhere = runtime.gateway_address
+    elsewhere = runtime.address_of("gateway")
     ids = {"predictor": predictor}
     if not direct:
         ids |= {"melgan": melgan, "unagan": unagan}
     missing = [family for family, model_id in ids.items() if not model_id]
     if elsewhere and missing:
-        raise refuse_training_for(elsewhere, missing)
+        raise refuse_training_for(runtime, missing)
     if predictor_address and not predictor:
         raise InvalidInputError("give --predictor, the id of one at --predictor-address")
     if recorded is None and direct:

@@ -155,7 +155,12 @@ class RuntimeSettings(ServiceSettings):
 
     def address_of(self, noun: str) -> str:
         """host:port of the service of that noun, or "" where it is embedded."""
-        return str(getattr(self, f"{noun}_address") or self.address)
+        return str(getattr(self, self.address_field_of(noun)))
+
+    def address_field_of(self, noun: str) -> str:
+        """The field that says where the service of that noun is."""
+        own = f"{noun}_address"
+        return own if getattr(self, own) or not self.address else "address"
 
     def token_field_of(self, noun: str) -> str:
         """The field that names the token file for calls to the service of that noun."""
