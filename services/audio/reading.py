@@ -1,12 +1,13 @@
 """Sound files read as float32, whole or block by block, and refused by name where damaged.
 
-libsndfile (https://libsndfile.github.io/libsndfile/) decodes. It shortens a truncated RIFF or AIFF
-file silently, so the length that the header claims is checked here against what is there. MP3 and
-Ogg are streams without a reliable length: whatever they hold is what they are.
+Plain WAV is read here; libsndfile (https://libsndfile.github.io/libsndfile/) decodes all else, in
+a process of its own. It shortens a truncated RIFF or AIFF file silently, so the length that the
+header claims is checked here against what is there. MP3 and Ogg are streams without a reliable
+length: whatever they hold is what they are.
 """
 
-import io
-import struct
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
+from services.audio import containers
+from services.audio.decoder import BLOCK_FRAMES
+from services.audio.decoding import Decoded, decoded
+from services.audio.plain_wav import PlainWav
 from services.errors import UnreadableAudioError
 
 AUDIO_EXTENSIONS = frozenset(
@@ -34,19 +38,8 @@ MAX_SAMPLES = 2**29
 # For one read block by block, which asks for time instead: a day of stereo.
 MAX_STREAMED_SAMPLES = 2**33
 
-_BLOCK_FRAMES = 65_536
-# Container magic → byte order of its sizes, and the chunk that holds the samples.
-_CHUNKED = {
-    b"RIFF": ("<", b"data"),
-    b"RIFX": (">", b"data"),
-    b"RF64": ("<", b"data"),
-    b"FORM": (">", b"SSND"),
-}
-_SIZE_IN_DS64 = 0xFFFFFFFF
 _WITHOUT_LENGTH = frozenset({"MP3", "OGG"})
 _UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's answer for FLAC that was written to a pipe
-# libsndfile's public error codes. Its others say things like "file does not exist" of damaged MP3.
-_CODES_FOR_PEOPLE = range(1, 5)
 
 FloatArray = NDArray[np.float32]
 
@@ -106,55 +99,68 @@ def open_audio(
     What is wrong beyond the header is raised by the block where it shows.
     """
     if isinstance(source, Path):
-        try:
-            file = source.open("rb")
-        except OSError as error:
-            raise _unreadable(name, f"cannot be opened: {error.strerror}") from error
-        with file, open_audio(file, name=name, max_samples=max_samples) as stream:
+        with (
+            _opened(source, name) as file,
+            open_audio(file, name=name, max_samples=max_samples) as stream,
+        ):
             yield stream
         return
-    _refuse_false_length(source, name)
-    source.seek(0)
-    with _decoding(name):
-        sound_file = _Stream(_Nameless(source))
-    with sound_file:
-        yield SoundStream(sound_file, name, max_samples)
+    try:
+        data = containers.wav_data(source)
+    except containers.MisleadingHeaderError as error:
+        raise _unreadable(name, str(error)) from None
+    if not containers.is_known(source):
+        raise _unreadable(
+            name, "cannot be decoded: it is neither WAV, AIFF, FLAC, Ogg Vorbis, Opus nor MP3"
+        )
+    if data:
+        try:
+            plain = PlainWav(source, data, BLOCK_FRAMES)
+        except ValueError:
+            pass
+        else:
+            yield SoundStream(plain, name, max_samples)
+            return
+    with decoded(source, name=name, max_channels=MAX_CHANNELS) as sound:
+        if sound.container not in containers.CONTAINERS or sound.subtype not in containers.SUBTYPES:
+            raise _unreadable(
+                name,
+                f"cannot be decoded: {sound.container} of {sound.subtype} is not read here: "
+                "convert it to WAV or FLAC",
+            )
+        yield SoundStream(sound, name, max_samples)
 
 
 def channel_count_of(beginning: bytes) -> int | None:
     """The channels of a sound whose file begins so; None where that does not tell."""
-    try:
-        with soundfile.SoundFile(io.BytesIO(beginning)) as sound_file:
-            channels = int(sound_file.channels)
-    except soundfile.SoundFileError:
-        return None
-    return channels if channels <= MAX_CHANNELS else None
+    channels = containers.channel_count_of(beginning)
+    return channels if channels and channels <= MAX_CHANNELS else None
 
 
 class SoundStream:
     """An open sound, decoded once from its beginning to its end."""
 
-    def __init__(self, sound_file: "_Stream", name: str, max_samples: int) -> None:
-        self._file = sound_file
+    def __init__(self, sound: Decoded | PlainWav, name: str, max_samples: int) -> None:
+        self._sound = sound
         self._max_samples = max_samples
         self.name = name
-        self.sample_rate_hertz = int(sound_file.samplerate)
-        self.channel_count = int(sound_file.channels)
-        if self.channel_count > MAX_CHANNELS:
+        self.sample_rate_hertz = sound.sample_rate_hertz
+        self.channel_count = sound.channel_count
+        if not 0 < self.channel_count <= MAX_CHANNELS:
             raise _unreadable(
                 name, f"has {self.channel_count} channels; at most {MAX_CHANNELS} can be read"
             )
         if not MIN_SAMPLE_RATE_HERTZ <= self.sample_rate_hertz <= MAX_SAMPLE_RATE_HERTZ:
             raise _unreadable(name, f"claims a rate of {self.sample_rate_hertz} Hz")
-        claimed = int(sound_file.frames)
-        has_length = sound_file.format not in _WITHOUT_LENGTH and claimed != _UNKNOWN_LENGTH
+        claimed = sound.frame_count
+        has_length = sound.container not in _WITHOUT_LENGTH and claimed != _UNKNOWN_LENGTH
         self._claimed = claimed if has_length else 0
         self._refuse_too_long(self._claimed, "claims")
 
     def blocks(self) -> Iterator[FloatArray]:
         """The samples in order, (frames, channels) float32; the memory is that of one block."""
         frames = 0
-        while len(block := self._next()):
+        while len(block := self._sound.read()):
             frames += len(block)
             self._refuse_too_long(frames, "holds")
             if not np.isfinite(block).all():
@@ -167,11 +173,6 @@ class SoundStream:
                 self.name, f"is truncated: {frames} of {self._claimed} samples are there"
             )
 
-    def _next(self) -> FloatArray:
-        with _decoding(self.name):
-            block: FloatArray = self._file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
-        return block
-
     def _refuse_too_long(self, frames: int, verb: str) -> None:
         if frames * self.channel_count > self._max_samples:
             raise _unreadable(
@@ -181,69 +182,17 @@ class SoundStream:
 
 
 @contextmanager
-def _decoding(name: str) -> Iterator[None]:
-    """Says of libsndfile's refusals what people can use."""
+def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
+    """An ordinary file: opening a pipe would wait for whoever writes to it."""
     try:
-        yield
-    except soundfile.SoundFileError as error:
-        known = getattr(error, "code", 0) in _CODES_FOR_PEOPLE
-        why = error.error_string.rstrip(".") if known else "its content is damaged"
-        raise _unreadable(name, f"cannot be decoded: {why}") from error
-
-
-class _Nameless:
-    """A file without its name: soundfile would take the name's extension for the format."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read = file.read
-        self.readinto = getattr(file, "readinto", None)
-        self.seek = file.seek
-        self.tell = file.tell
-        self.write = file.write
-
-
-class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
-    """A sound file read from its beginning to its end, however long it claims to be.
-
-    Where soundfile may seek, it does so after every read, and MP3 does not land where it left off.
-    """
-
-    def seekable(self) -> bool:
-        return False
-
-
-def _refuse_false_length(file: BinaryIO, name: str) -> None:
-    """Raises UnreadableAudioError if the file is empty, or its samples end before its header says.
-
-    Walks the chunks of a RIFF, RF64 or AIFF file to the one that holds the samples.
-    """
-    end = file.seek(0, 2)
-    if not end:
-        raise _unreadable(name, "is empty")
-    file.seek(0)
-    magic = file.read(12)[:4]
-    if magic not in _CHUNKED:
-        return
-    order, wanted = _CHUNKED[magic]
-    long_size = 0
-    position = 12
-    while position + 8 <= end:
-        file.seek(position)
-        kind, size = struct.unpack(f"{order}4sI", file.read(8))
-        position += 8
-        if kind == b"ds64":
-            _, long_size = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))
-        if kind == wanted:
-            claimed = long_size if magic == b"RF64" and size == _SIZE_IN_DS64 else size
-            if claimed > end - position:
-                raise _unreadable(
-                    name,
-                    f"is truncated: its header claims {claimed} bytes of samples, "
-                    f"{end - position} are there",
-                )
-            return
-        position += size + size % 2
-    raise _unreadable(name, "is truncated: it ends before its samples begin")
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unreadable(name, f"cannot be opened: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise _unreadable(name, "cannot be opened: it is not a file")
+    with os.fdopen(number, "rb") as file:
+        yield file
 
 
 def _unreadable(name: str, why: str) -> UnreadableAudioError:
