@@ -10,6 +10,10 @@ from typing_extensions import override
 from services.errors import UnavailableError
 from services.runtime.interceptors.around import HEALTH_SERVICE, AroundCall, Context
 
+# By this Envoy tells it from failures of whoever is behind a service, which nobody else mends:
+# deploy/envoy/http.yaml has these calls answered by another replica.
+ELSEWHERE = ("x-demiurge-elsewhere", "true")
+
 
 class InFlightInterceptor(AroundCall):
     """Health checks are not counted: they are watched for ever, and asked while draining."""
@@ -31,6 +35,7 @@ class InFlightInterceptor(AroundCall):
             yield
             return
         if self._draining:
+            context.set_trailing_metadata((*(context.trailing_metadata() or ()), ELSEWHERE))
             raise UnavailableError("this server is stopping: ask another replica")
         self._count += 1
         self._idle.clear()
