@@ -13,14 +13,9 @@ import grpc
 
 from services.errors import ConfigurationError
 from services.runtime.call import REQUEST_ID_KEY, current_call
-from services.runtime.security import (
-    AUTHORIZATION_KEY,
-    bearer,
-    channel_credentials,
-    is_loopback,
-    read_token,
-)
+from services.runtime.security import channel_credentials, is_loopback
 from services.runtime.settings import RuntimeSettings
+from services.runtime.tokens import AUTHORIZATION_KEY, Tokens, bearer, tokens_of
 
 # Servers allow pings every MIN_PING_INTERVAL_SECONDS, and hang up on clients that send more.
 KEEPALIVE_SECONDS = 30
@@ -55,9 +50,9 @@ def open_channel(address: str, settings: RuntimeSettings, *, noun: str = "") -> 
     Raises ConfigurationError, naming the variable, for credentials that cannot be used or would go
     unprotected over a network.
     """
-    token = _token_for(address, settings, noun)
+    tokens = _tokens_for(address, settings, noun)
     interceptors = [
-        kind(token) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)
+        kind(tokens) for kind in (_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream)
     ]
     options = channel_options(settings)
     credentials = channel_credentials(settings)
@@ -72,14 +67,14 @@ def open_blocking_channel(
     address: str, settings: RuntimeSettings, *, noun: str = ""
 ) -> grpc.Channel:
     """Like open_channel, without an event loop: for the command line."""
-    token = _token_for(address, settings, noun)
+    tokens = _tokens_for(address, settings, noun)
     options = channel_options(settings)
     credentials = channel_credentials(settings)
     if credentials is None:
         channel = grpc.insecure_channel(_target(address), options)
     else:
         channel = grpc.secure_channel(_target(address), credentials, options)
-    return grpc.intercept_channel(channel, _Blocking(token))
+    return grpc.intercept_channel(channel, _Blocking(tokens))
 
 
 def channel_options(settings: RuntimeSettings) -> _Options:
@@ -104,17 +99,17 @@ def _target(address: str) -> str:
     return address if "://" in address or address.startswith("unix:") else f"dns:///{address}"
 
 
-def _token_for(address: str, settings: RuntimeSettings, noun: str) -> str:
-    token = read_token(settings, settings.token_field_of(noun))
+def _tokens_for(address: str, settings: RuntimeSettings, noun: str) -> Tokens | None:
+    tokens = tokens_of(settings, settings.token_field_of(noun))
     host = address.rsplit("://", maxsplit=1)[-1].strip("/").rpartition(":")[0]
     local = address.startswith("unix:") or is_loopback(host)
-    if token and not settings.tls_ca and not local and not settings.allow_insecure_bind:
+    if tokens and not settings.tls_ca and not local and not settings.allow_insecure_bind:
         raise ConfigurationError(
             f"DEMIURGE_TLS_CA: the token would go to {address} unprotected; set the authority "
             "that the server's certificate comes from",
             culprit="DEMIURGE_TLS_CA",
         )
-    return token
+    return tokens
 
 
 class _Details(NamedTuple):
@@ -133,8 +128,8 @@ class _PassOn:
 
     _aio = True
 
-    def __init__(self, token: str) -> None:
-        self._token = token
+    def __init__(self, tokens: Tokens | None) -> None:
+        self._tokens = tokens
 
     def passed_on(self, details: Any) -> Any:
         metadata = [*(details.metadata or ())]
@@ -145,8 +140,8 @@ class _PassOn:
             left = call.seconds_left
             if left is not None:
                 timeout = left if timeout is None else min(timeout, left)
-        if self._token:
-            metadata.append((AUTHORIZATION_KEY, bearer(self._token)))
+        if self._tokens:
+            metadata.append((AUTHORIZATION_KEY, bearer(self._tokens.current())))
         return _Details(
             details.method,
             timeout,

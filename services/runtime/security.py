@@ -1,16 +1,17 @@
-"""Who may speak with whom: TLS credentials and the bearer token, from files."""
+"""Who may speak with whom: TLS credentials, from files that may be renewed while we run.
 
-import hmac
+Certificates that a server shows, and authorities that it trusts, are read again when their files
+change. A client reads its own with each channel that it opens.
+"""
+
 import ipaddress
 from pathlib import Path
 
 import grpc
+import structlog
 
 from services.errors import ConfigurationError
 from services.runtime.settings import RuntimeSettings, variable_of
-
-AUTHORIZATION_KEY = "authorization"
-_SCHEME = "Bearer "
 
 
 def server_credentials(settings: RuntimeSettings) -> grpc.ServerCredentials | None:
@@ -18,12 +19,12 @@ def server_credentials(settings: RuntimeSettings) -> grpc.ServerCredentials | No
 
     Raises ConfigurationError, naming the variable, for files that are missing or not PEM.
     """
-    pair = _key_pair(settings)
-    if pair is None:
+    first = _certificates(settings)
+    if first is None:
         return None
-    authorities = _pem(settings, "tls_ca")
-    return grpc.ssl_server_credentials(
-        [pair], root_certificates=authorities, require_client_auth=authorities is not None
+    renewed = _Renewed(settings)
+    return grpc.dynamic_ssl_server_credentials(
+        first, renewed.certificates, require_client_authentication=settings.tls_ca is not None
     )
 
 
@@ -37,31 +38,6 @@ def channel_credentials(settings: RuntimeSettings) -> grpc.ChannelCredentials | 
         return None
     key, certificate = _key_pair(settings) or (None, None)
     return grpc.ssl_channel_credentials(authorities, key, certificate)
-
-
-def read_token(settings: RuntimeSettings, field: str = "token_file") -> str:
-    """The bearer token in the file that `field` of the settings names; "" where none is set.
-
-    Raises ConfigurationError, naming the variable, for a file that is missing, empty or not one
-    line of printable ASCII.
-    """
-    path: Path | None = getattr(settings, field)
-    if path is None:
-        return ""
-    token = _content(settings, field).decode(errors="replace").strip()
-    if not token or not token.isascii() or not token.isprintable():
-        raise _wrong(field, f"{path} does not hold one line of ASCII")
-    return token
-
-
-def bearer(token: str) -> str:
-    """The authorization header's value."""
-    return _SCHEME + token
-
-
-def is_bearer_of(token: str, value: str) -> bool:
-    """Whether the header's value carries the token; takes as long whatever it is."""
-    return hmac.compare_digest(value.encode(), bearer(token).encode())
 
 
 def is_loopback(host: str) -> bool:
@@ -94,13 +70,60 @@ def checked_bind(settings: RuntimeSettings) -> None:
         )
 
 
+class _Renewed:
+    """The certificates of the files, for each handshake; None while they are the same."""
+
+    def __init__(self, settings: RuntimeSettings) -> None:
+        self._settings = settings
+        self._seen = self._state()
+
+    def certificates(self) -> grpc.ServerCertificateConfiguration | None:
+        """What gRPC asks before each handshake."""
+        state = self._state()
+        if state == self._seen:
+            return None
+        self._seen = state
+        try:
+            renewed = _certificates(self._settings)
+        except ConfigurationError as error:
+            # Half of a renewal: those that were good are kept.
+            structlog.get_logger().error("certificates cannot be renewed", reason=error.message)
+            return None
+        structlog.get_logger().info("certificates were renewed")
+        return renewed
+
+    def _state(self) -> list[tuple[int, int, int] | None]:
+        settings = self._settings
+        return [
+            file_state(path)
+            for path in (settings.tls_certificate, settings.tls_key, settings.tls_ca)
+            if path
+        ]
+
+
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is written or replaced; None if it cannot be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _certificates(settings: RuntimeSettings) -> grpc.ServerCertificateConfiguration | None:
+    pair = _key_pair(settings)
+    if pair is None:
+        return None
+    return grpc.ssl_server_certificate_configuration([pair], _pem(settings, "tls_ca"))
+
+
 def _key_pair(settings: RuntimeSettings) -> tuple[bytes, bytes] | None:
     key, certificate = _pem(settings, "tls_key"), _pem(settings, "tls_certificate")
     if key and certificate:
         return key, certificate
     if key or certificate:
         field = "tls_certificate" if key else "tls_key"
-        raise _wrong(field, "a certificate and its key come together")
+        raise wrong(field, "a certificate and its key come together")
     return None
 
 
@@ -109,18 +132,26 @@ def _pem(settings: RuntimeSettings, field: str) -> bytes | None:
         return None
     content = _content(settings, field)
     if b"-----BEGIN " not in content:
-        raise _wrong(field, f"{getattr(settings, field)} is not a PEM file")
+        raise wrong(field, f"{getattr(settings, field)} is not a PEM file")
     return content
 
 
 def _content(settings: RuntimeSettings, field: str) -> bytes:
-    path: Path = getattr(settings, field)
+    return content_of(field, getattr(settings, field))
+
+
+def content_of(field: str, path: Path) -> bytes:
+    """The bytes of the file that `field` of the settings names.
+
+    Raises ConfigurationError, naming the variable, if it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _wrong(field, f"{path} cannot be read: {error.strerror}") from None
+        raise wrong(field, f"{path} cannot be read: {error.strerror}") from None
 
 
-def _wrong(field: str, problem: str) -> ConfigurationError:
+def wrong(field: str, problem: str) -> ConfigurationError:
+    """The error of a setting that cannot work."""
     variable = variable_of(RuntimeSettings, field)
     return ConfigurationError(f"{variable}: {problem}", culprit=variable)

@@ -19,8 +19,9 @@ from services.runtime.interceptors.errors import ErrorInterceptor
 from services.runtime.interceptors.in_flight import InFlightInterceptor
 from services.runtime.interceptors.request_id import RequestIdInterceptor
 from services.runtime.interceptors.validation import ValidationInterceptor
-from services.runtime.security import checked_bind, read_token, server_credentials
+from services.runtime.security import checked_bind, server_credentials
 from services.runtime.settings import RuntimeSettings
+from services.runtime.tokens import tokens_of
 
 # Less than what clients send, so that a ping that comes early is no offence.
 MIN_PING_INTERVAL_SECONDS = KEEPALIVE_SECONDS // 2
@@ -120,14 +121,14 @@ class Server:
             await self._health_port.stop()
 
     def _built(self) -> grpc.aio.Server:
-        token = read_token(self._settings)
+        tokens = tokens_of(self._settings)
         server = grpc.aio.server(
             interceptors=[
                 RequestIdInterceptor(),
                 AccessLogInterceptor(),
                 ErrorInterceptor(),
                 self._in_flight,
-                *([AuthenticationInterceptor(token)] if token else []),
+                *([AuthenticationInterceptor(tokens)] if tokens else []),
                 ValidationInterceptor(),
             ],
             options=self._options(),

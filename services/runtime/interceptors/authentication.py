@@ -1,4 +1,4 @@
-"""Asks every call but health checks for the bearer token."""
+"""Asks every call but health checks for a bearer token."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,16 +6,15 @@ from contextlib import asynccontextmanager
 import grpc
 from typing_extensions import override
 
-from services.errors import UnauthenticatedError
 from services.runtime.interceptors.around import HEALTH_SERVICE, AroundCall, Context
-from services.runtime.security import AUTHORIZATION_KEY, is_bearer_of
+from services.runtime.tokens import AUTHORIZATION_KEY, Tokens
 
 
 class AuthenticationInterceptor(AroundCall):
-    """Refuses calls without the token. Probes have none, and learn nothing but health."""
+    """Refuses calls without a token. Probes have none, and learn nothing but health."""
 
-    def __init__(self, token: str) -> None:
-        self._token = token
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
 
     @override
     @asynccontextmanager
@@ -25,11 +24,6 @@ class AuthenticationInterceptor(AroundCall):
         context: Context,
     ) -> AsyncIterator[None]:
         if not details.method.startswith(HEALTH_SERVICE):
-            value = str(dict(details.invocation_metadata or ()).get(AUTHORIZATION_KEY, ""))
-            if not is_bearer_of(self._token, value):
-                raise UnauthenticatedError(
-                    "no valid bearer token; set DEMIURGE_TOKEN_FILE to the server's token"
-                    if value
-                    else "a bearer token is needed; set DEMIURGE_TOKEN_FILE"
-                )
+            metadata = dict(details.invocation_metadata or ())
+            self._tokens.check(str(metadata.get(AUTHORIZATION_KEY, "")))
         yield
