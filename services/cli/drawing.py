@@ -4,12 +4,12 @@ import io
 from typing import Any
 
 
-def blank(width: float, height: float, *, dots_per_inch: int) -> Any:
-    """An empty matplotlib Figure of that size in inches, which lays out its panels itself."""
+def blank(width: float, height: float, *, dots_per_inch: int, layout: str = "constrained") -> Any:
+    """An empty matplotlib Figure of that size in inches, which lays out its panels unless told not to."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=dots_per_inch, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dots_per_inch, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
