@@ -5,11 +5,15 @@ BIN := $(CURDIR)/.venv/bin
 # Lets protos/generate.py find buf.
 export PATH := $(BIN):$(PATH)
 
+# Tests wait for processes and for each other's patience: more workers than processors.
+WORKERS ?= $(shell expr $$(nproc) + 1)
+SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo corpus test test-long check protos bench clean
+.PHONY: help install demo corpus test test-long images test-deploy test-deploy-fast check protos bench clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/installed ## Everything into .venv, in the versions of constraints.txt
 
@@ -30,11 +34,14 @@ demo: install ## From the example recordings to a piece
 corpus: install ## Hours of music to train predictors on, from packages of Debian
 	$(BIN)/python examples/fetch_corpora.py
 
-test: install ## Every test that takes seconds
-	$(BIN)/python -m pytest -m "not slow and not containers"
+test: install ## Every test that takes seconds, on all processors
+	$(BIN)/python -m pytest -m "not slow and not containers" $(SIDE_BY_SIDE)
 
 test-long: install ## The tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not containers" --timeout=3600
+
+images: install ## The image of each noun, with the torch of this machine where it is for CPUs
+	$(BIN)/python -m tests.deploy.building
 
 test-deploy: install ## Images, compose and what breaks them: needs Docker; all of it takes an hour
 	$(BIN)/python -m pytest tests/deploy -m containers --timeout=3600

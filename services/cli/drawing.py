@@ -5,7 +5,7 @@ from typing import Any
 
 
 def blank(width: float, height: float, *, dots_per_inch: int, layout: str = "constrained") -> Any:
-    """An empty matplotlib Figure of that size in inches; by default it lays out its panels itself."""
+    """An empty matplotlib Figure of that size in inches, whose panels are laid out by default."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
