@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from services.errors import ConfigurationError
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.server import Registration
 from services.runtime.settings import RuntimeSettings, load
+from services.runtime.watched import watched
 
 if TYPE_CHECKING:
     from services.query.index import VectorIndex
@@ -25,6 +27,10 @@ class Ground:
     """host:port of this process's own server, where it serves every noun; set once it is bound."""
     lasting: bool = False
     """Whether this process serves until it is told to stop, not only for the length of a verb."""
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        self.store = watched(self.store, self.metrics.store_call)
 
     def address_of(self, noun: str) -> str:
         """host:port of a service: as set, or this process's own.
@@ -54,8 +60,10 @@ def _synth(ground: Ground) -> Registration:
     from services.synth.settings import SynthSettings
 
     settings = load(SynthSettings)
-    queue = DeviceQueue(settings.queue_capacity)
-    servicer = SynthServicer(settings, ground.store, ModelStore(ground.store), queue)
+    metrics = ground.metrics
+    queue = DeviceQueue(settings.queue_capacity, metrics=metrics.queue("synth"))
+    servicer = SynthServicer(settings, ground.store, ModelStore(ground.store), queue, metrics)
+    metrics.watch_device(servicer.device_memory)
     return Registration(
         "demiurge.synth.v1.SynthService",
         lambda server: add_SynthServiceServicer_to_server(servicer, server),
@@ -72,7 +80,8 @@ def _descriptor(ground: Ground) -> Registration:
     from services.descriptor.servicer import DescriptorServicer
     from services.descriptor.settings import DescriptorSettings
 
-    servicer = DescriptorServicer(load(DescriptorSettings), ground.store)
+    metrics = ground.metrics.queue("descriptor")
+    servicer = DescriptorServicer(load(DescriptorSettings), ground.store, metrics)
     return Registration(
         "demiurge.descriptor.v1.DescriptorService",
         lambda server: add_DescriptorServiceServicer_to_server(servicer, server),
@@ -92,8 +101,9 @@ def _predictor(ground: Ground) -> Registration:
     from services.runtime.model_store import ModelStore
 
     settings = load(PredictorSettings)
-    queue = DeviceQueue(settings.queue_capacity)
+    queue = DeviceQueue(settings.queue_capacity, metrics=ground.metrics.queue("predictor"))
     servicer = PredictorServicer(settings, ModelStore(ground.store), queue)
+    ground.metrics.watch_device(servicer.device_memory)
     return Registration(
         "demiurge.predictor.v1.PredictorService",
         lambda server: add_PredictorServiceServicer_to_server(servicer, server),
@@ -108,7 +118,7 @@ def _query(ground: Ground) -> Registration:
     from services.query.settings import QuerySettings
 
     settings = load(QuerySettings)
-    index = _index(settings, ground.runtime)
+    index = watched(_index(settings, ground.runtime), ground.metrics.index_call)
     servicer = QueryServicer(settings, ground.store, index)
     return Registration(
         "demiurge.query.v1.QueryService",
@@ -180,8 +190,23 @@ def _gateway(ground: Ground) -> Registration:
     )
     records = RunStore(ground.store)
     live = LiveRuns(records, lease_seconds=settings.lease_seconds)
-    pipeline = Pipeline(ground.store, records, peers, patience, concurrency=settings.concurrency)
-    runs = Runs(records, live, library=library, peers=peers, pipeline=pipeline, patience=patience)
+    pipeline = Pipeline(
+        ground.store,
+        records,
+        peers,
+        patience,
+        concurrency=settings.concurrency,
+        metrics=ground.metrics,
+    )
+    runs = Runs(
+        records,
+        live,
+        library=library,
+        peers=peers,
+        pipeline=pipeline,
+        patience=patience,
+        metrics=ground.metrics,
+    )
     servicer = GatewayServicer(
         runs,
         library,

@@ -60,4 +60,4 @@ async def serve_one(noun: str) -> None:
         for peer in NOUNS:
             if peer != noun:
                 ground.address_of(peer)
-    await serve([build(noun, ground)], runtime)
+    await serve([build(noun, ground)], runtime, metrics=ground.metrics)

@@ -57,7 +57,7 @@ async def serve_all() -> None:
             ground.own_address = f"{loopback_of(runtime.bind_address)}:{port}"
             stack.enter_context(posted(folder, ground.own_address, runtime, lasting=True))
 
-        await serve(registrations, runtime, serving)
+        await serve(registrations, runtime, serving, metrics=ground.metrics)
 
 
 def can_call_itself(runtime: RuntimeSettings) -> None:

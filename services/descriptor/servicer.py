@@ -18,6 +18,7 @@ from services.descriptor.settings import DescriptorSettings
 from services.errors import NotFoundError
 from services.runtime.device_queue import Checkpoint, DeviceQueue
 from services.runtime.messages import ref_to_message, statistics_to_message, track_to_message
+from services.runtime.metrics import QueueMetrics
 from services.runtime.object_store.port import ObjectStore, StoredObject
 from services.temporary import temporary_file, temporary_room
 
@@ -29,10 +30,18 @@ if TYPE_CHECKING:
 class DescriptorServicer(pb_grpc.DescriptorServiceServicer):
     """demiurge.descriptor.v1.DescriptorService over one object store."""
 
-    def __init__(self, settings: DescriptorSettings, store: ObjectStore) -> None:
+    def __init__(
+        self,
+        settings: DescriptorSettings,
+        store: ObjectStore,
+        metrics: QueueMetrics | None = None,
+    ) -> None:
         self._store = store
         self._queue = DeviceQueue(
-            settings.queue_capacity, name="descriptor", workers=settings.workers
+            settings.queue_capacity,
+            name="descriptor",
+            workers=settings.workers,
+            metrics=metrics,
         )
 
     async def warm_up(self) -> None:

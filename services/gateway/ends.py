@@ -20,6 +20,7 @@ from services.runtime.status import code_of
 logger = structlog.get_logger(__name__)
 
 ENDED = {State.STATE_SUCCEEDED, State.STATE_FAILED, State.STATE_CANCELLED}
+OUTCOMES = ("succeeded", "failed", "cancelled", "interrupted")
 INTERRUPTED = "INTERRUPTED"
 RESUMES = "create the run again, and it resumes from what it had finished"
 # The same request would fail in the same way again.
@@ -95,3 +96,10 @@ def unrecorded(error: Exception) -> Failure:
 def interrupted(run: Run) -> bool:
     """Whether it has not ended, but nobody is at work on it."""
     return run.failure.reason == INTERRUPTED
+
+
+def outcome_of(ended: Run) -> str:
+    """How it ended, as one of OUTCOMES."""
+    if interrupted(ended):
+        return "interrupted"
+    return State.Name(ended.state).removeprefix("STATE_").lower()

@@ -23,6 +23,8 @@ from services.gateway.peers import Peers
 from services.gateway.run_store import RunStore, now
 from services.gateway.stages import extract, generate, index, match, predict, render
 from services.gateway.standing import objects_stand, references
+from services.gateway.timing import timed
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.port import ObjectStore
 
 DESCRIPTORS = "descriptors/"
@@ -62,12 +64,14 @@ class Pipeline:
         patience: Patience,
         *,
         concurrency: int,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
         self._runs = runs
         self._peers = peers
         self._patience = patience
         self._concurrency = concurrency
+        self._metrics = metrics or Metrics()
 
     async def execute(self, record: RunRecord, run: Run, changed: Callable[[], None]) -> None:
         """Takes `run` to its result, keeping its stages up to date; `changed()` at each change.
@@ -125,11 +129,14 @@ class Pipeline:
         progress.state = State.STATE_RUNNING
         progress.start_time.CopyFrom(now())
         changed()
-        output = await self._marker(number, context)
-        if output is None or not await stage.stands(context, output):
-            output = await stage.run(context, advance)
-            save = partial(self._runs.save_marker, run.id, number, output)
-            await context.patience.stored(save)
+        with timed(stage.name, self._metrics) as timing:
+            output = await self._marker(number, context)
+            if output is not None and await stage.stands(context, output):
+                timing.outcome = "kept"
+            else:
+                output = await stage.run(context, advance)
+                save = partial(self._runs.save_marker, run.id, number, output)
+                await context.patience.stored(save)
         context.outputs[stage.output] = output
         if isinstance(output, Descriptions | PredictedTracks):
             run.skipped.extend(output.skipped)

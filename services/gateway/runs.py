@@ -25,9 +25,11 @@ from services.gateway.active_run import ActiveRun
 from services.gateway.audio_library import AudioLibrary
 from services.gateway.ends import (
     ENDED,
+    OUTCOMES,
     conclude,
     fail,
     interrupted,
+    outcome_of,
     unrecorded,
 )
 from services.gateway.live import BEAT_SECONDS, LiveRuns
@@ -40,6 +42,7 @@ from services.gateway.run_store import RunStore, now
 from services.gateway.snapshot import run_id, take_snapshot
 from services.gateway.stored_runs import StoredRuns
 from services.runtime.call import Call, serving
+from services.runtime.metrics import Metrics
 
 logger = structlog.get_logger(__name__)
 
@@ -63,7 +66,12 @@ class Runs:
         peers: Peers,
         pipeline: Pipeline,
         patience: Patience,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
+        for state in OUTCOMES:
+            # Shown from the beginning: nobody sees a counter rise that begins at one.
+            self._metrics.runs_ended.labels(state)
         self._records = records
         self._live = live
         self._stored = StoredRuns(records, live)
@@ -231,6 +239,7 @@ class Runs:
             raise
         self._unrecorded.pop(record.id, None)
         active = self._active[record.id] = ActiveRun(new_run(record))
+        self._metrics.runs_active.inc()
         # A run outlives the call that created it, and so must not inherit its deadline.
         with serving(Call(record.id)):
             active.work = asyncio.create_task(
@@ -277,6 +286,8 @@ class Runs:
             await self._release(ended.id)
             active.run = active.ended = ended
             del self._active[ended.id]
+            self._metrics.runs_active.dec()
+            self._metrics.runs_ended.labels(outcome_of(ended)).inc()
             active.tell()
 
     async def _ask_to_cancel(self, name: str) -> None:

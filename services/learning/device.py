@@ -27,3 +27,18 @@ def open_device(
         there = ", ".join(f"cuda:{number}" for number in range(count)) or "no CUDA device"
         raise refusal(f"{culprit} {name}: this machine offers {there}", culprit=culprit)
     return torch.device(name)
+
+
+def device_memory(device: torch.device) -> dict[tuple[str, str], float]:
+    """Bytes of a GPU by (device, kind): allocated and reserved by this process, and total.
+
+    Empty for a CPU, and before the GPU's first use. From any thread.
+    """
+    if device.type != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return {}
+    name = f"cuda:{device.index or 0}"
+    return {
+        (name, "allocated"): torch.cuda.memory_allocated(name),
+        (name, "reserved"): torch.cuda.memory_reserved(name),
+        (name, "total"): torch.cuda.get_device_properties(name).total_memory,
+    }

@@ -18,7 +18,7 @@ from services.errors import (
     InvalidInputError,
     NotFoundError,
 )
-from services.learning.device import open_device
+from services.learning.device import device_memory, open_device
 from services.predictor.config import PredictorConfig
 from services.predictor.continuation import continue_track, pieces
 from services.predictor.loaded import LoadedPredictors
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from services.audio.track import DescriptorTrack
     from services.predictor.port import Predictor
     from services.runtime.device_queue import Checkpoint, DeviceQueue
+    from services.runtime.metrics import DeviceMemory
     from services.runtime.model_store import ModelStore, ModelVersion
 
 DEFAULT_PAGE_SIZE = 100
@@ -64,6 +65,10 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
         # Of plug-ins, by id.
         self._descriptions: dict[str, pb.Predictor] = {}
         self._describing: dict[str, asyncio.Task[pb.Predictor]] = {}
+
+    def device_memory(self) -> "DeviceMemory":
+        """What the device holds at this moment."""
+        return device_memory(self._device)
 
     async def PredictDescriptors(
         self, request: pb.PredictDescriptorsRequest, context: Context

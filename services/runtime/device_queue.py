@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from services.errors import BusyError, CancelledError, TimeExceededError, UnavailableError
 from services.runtime.call import current_deadline
+from services.runtime.metrics import Metrics, QueueMetrics
 
 Checkpoint = Callable[[], None]
 T = TypeVar("T")
@@ -22,7 +23,14 @@ class DeviceQueue:
     that takes long calls `checkpoint()` between chunks.
     """
 
-    def __init__(self, capacity: int, *, name: str = "device", workers: int = 1) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        name: str = "device",
+        workers: int = 1,
+        metrics: QueueMetrics | None = None,
+    ) -> None:
         self._capacity = capacity
         self._name = name
         self._workers = workers
@@ -30,6 +38,8 @@ class DeviceQueue:
         self._lock = threading.Lock()
         self._unfinished = 0
         self._draining = False
+        self._metrics = metrics or Metrics().queue(name)
+        self._metrics.capacity.set(capacity)
 
     async def run(self, work: Callable[[Checkpoint], T], *, deadline: float | None = None) -> T:
         """Waits in line, runs `work` with a checkpoint, and returns what it returns.
@@ -76,18 +86,30 @@ class DeviceQueue:
                 raise UnavailableError(f"the {self._name} queue is draining: ask another replica")
             # Those at work do not wait.
             if self._unfinished >= self._capacity + self._workers:
+                self._metrics.refused.inc()
                 raise BusyError(
                     f"{self._capacity} wait for the {self._name} already: try again later"
                 )
             self._unfinished += 1
+        came = time.monotonic()
+
+        def begin() -> T:
+            self._metrics.waiting.dec()
+            self._metrics.wait.observe(time.monotonic() - came)
+            with self._metrics.running.track_inprogress():
+                return launch()
+
+        self._metrics.waiting.inc()
         # The thread logs with the ids of the call that it works for.
-        future = self._executor.submit(copy_context().run, launch)
+        future = self._executor.submit(copy_context().run, begin)
         future.add_done_callback(self._finished)
         return future
 
-    def _finished(self, _: "Future[T]") -> None:
+    def _finished(self, future: "Future[T]") -> None:
         with self._lock:
             self._unfinished -= 1
+        if future.cancelled():
+            self._metrics.waiting.dec()
 
 
 def _late() -> TimeExceededError:

@@ -17,8 +17,10 @@ from services.runtime.interceptors.access_log import AccessLogInterceptor
 from services.runtime.interceptors.authentication import AuthenticationInterceptor
 from services.runtime.interceptors.errors import ErrorInterceptor
 from services.runtime.interceptors.in_flight import InFlightInterceptor
+from services.runtime.interceptors.metrics import MetricsInterceptor
 from services.runtime.interceptors.request_id import RequestIdInterceptor
 from services.runtime.interceptors.validation import ValidationInterceptor
+from services.runtime.metrics import Metrics, MetricsPort
 from services.runtime.security import checked_bind, server_credentials
 from services.runtime.settings import RuntimeSettings
 from services.runtime.tokens import tokens_of
@@ -45,9 +47,16 @@ class Registration:
 class Server:
     """Serves in the event loop that it was started in."""
 
-    def __init__(self, registrations: Sequence[Registration], settings: RuntimeSettings) -> None:
+    def __init__(
+        self,
+        registrations: Sequence[Registration],
+        settings: RuntimeSettings,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._registrations = registrations
         self._settings = settings
+        self._metrics = metrics or Metrics()
+        self._metrics_port: MetricsPort | None = None
         self._in_flight = InFlightInterceptor()
         self._health = Health([registration.name for registration in registrations])
         self._server: grpc.aio.Server | None = None
@@ -64,6 +73,11 @@ class Server:
         """The port for probes, once started; 0 if there is none."""
         return self._health_port.port if self._health_port else 0
 
+    @property
+    def metrics_port(self) -> int:
+        """The port of /metrics, once started; 0 if there is none."""
+        return self._metrics_port.port if self._metrics_port else 0
+
     async def start(self) -> None:
         """Binds, answers health checks, and returns when every service is warm.
 
@@ -78,6 +92,8 @@ class Server:
             if self._settings.health_port is not None:
                 self._health_port = HealthPort(self._health, self._settings)
                 await self._health_port.start()
+            if self._settings.metrics_port is not None:
+                self._metrics_port = MetricsPort(self._metrics, self._settings)
             await self._server.start()
             for registration in self._registrations:
                 if registration.warm_up:
@@ -85,9 +101,10 @@ class Server:
                 await self._health.serving(registration.name)
         except BaseException:
             await self._server.stop(0)
-            await self._stop_probes()
+            await self._close_side_ports()
             raise
         await self._health.ready()
+        self._metrics.ready.set(1)
         structlog.get_logger().info(
             "serving",
             address=self._settings.bind_address,
@@ -99,6 +116,7 @@ class Server:
         """Not serving, then calls in flight finish, at most drain_seconds, then the end."""
         if self._server is None:
             return
+        self._metrics.ready.set(0)
         await self._health.draining()
         for registration in self._registrations:
             if registration.drain:
@@ -109,16 +127,18 @@ class Server:
         for registration in self._registrations:
             if registration.shut_down:
                 await registration.shut_down()
-        await self._stop_probes()
+        await self._close_side_ports()
 
     async def wait(self) -> None:
         """Returns when the server has stopped."""
         if self._server:
             await self._server.wait_for_termination()
 
-    async def _stop_probes(self) -> None:
+    async def _close_side_ports(self) -> None:
         if self._health_port:
             await self._health_port.stop()
+        if self._metrics_port:
+            await asyncio.to_thread(self._metrics_port.close)
 
     def _built(self) -> grpc.aio.Server:
         tokens = tokens_of(self._settings)
@@ -126,6 +146,7 @@ class Server:
             interceptors=[
                 RequestIdInterceptor(),
                 AccessLogInterceptor(),
+                MetricsInterceptor(self._metrics),
                 ErrorInterceptor(),
                 self._in_flight,
                 *([AuthenticationInterceptor(tokens)] if tokens else []),
@@ -177,12 +198,14 @@ async def serve(
     registrations: Sequence[Registration],
     settings: RuntimeSettings,
     serving: Callable[[int], None] = lambda _: None,
+    *,
+    metrics: Metrics | None = None,
 ) -> None:
     """Runs a server until SIGTERM or SIGINT, then drains it; a second signal ends at once.
 
     `serving` is told the port once every service is warm.
     """
-    server = Server(registrations, settings)
+    server = Server(registrations, settings, metrics)
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -16,8 +16,9 @@ from google.protobuf import duration_pb2
 from services.audio.reading import open_audio
 from services.audio.resampling import resample_blocks, to_mono
 from services.errors import ConfigurationError, DemiurgeError, InvalidInputError, NotFoundError
-from services.learning.device import open_device
+from services.learning.device import device_memory, open_device
 from services.runtime.device_queue import Checkpoint, DeviceQueue
+from services.runtime.metrics import DeviceMemory, Metrics
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.status import status_of
@@ -28,6 +29,7 @@ from services.synth.records import Answers, AnswerT, AudioRequest, write_sound
 from services.synth.settings import SynthSettings
 from services.temporary import temporary_file
 
+SERVICE = pb.DESCRIPTOR.services_by_name["SynthService"].full_name
 DEFAULT_PAGE_SIZE = 100
 FAMILIES = {pb.MODEL_FAMILY_MELGAN: "melgan", pb.MODEL_FAMILY_UNAGAN: "unagan"}
 _NANOS = 10**9
@@ -41,9 +43,15 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
     """demiurge.synth.v1.SynthService over a store; models run in the device queue alone."""
 
     def __init__(
-        self, settings: SynthSettings, store: ObjectStore, models: ModelStore, queue: DeviceQueue
+        self,
+        settings: SynthSettings,
+        store: ObjectStore,
+        models: ModelStore,
+        queue: DeviceQueue,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
+        self._metrics = metrics or Metrics()
         self._max_seconds = settings.max_seconds
         self._models = models
         self._queue = queue
@@ -59,6 +67,10 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
     async def warm_up(self) -> None:
         """Wakes the device, which on a GPU takes seconds; models are loaded when asked for."""
         await self._queue.run(lambda _: torch.zeros(1, device=self._device).cpu())
+
+    def device_memory(self) -> DeviceMemory:
+        """What the device holds at this moment."""
+        return device_memory(self._device)
 
     async def GenerateAudio(
         self, request: pb.GenerateAudioRequest, context: Context
@@ -80,6 +92,7 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         self, request: pb.BatchGenerateAudioRequest, context: Context
     ) -> pb.BatchGenerateAudioResponse:
         """New sounds of equal length; each is stored as soon as it is finished."""
+        self._metrics.batch_items.observe(len(request.items))
         self._refuse_too_long(_seconds(request.duration) * len(request.items), "duration")
         versions = await asyncio.to_thread(self._pair, request)
         ones = [
@@ -118,6 +131,8 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         with ThreadPoolExecutor(1, thread_name_prefix="synth-keeper") as keeper:
             outcomes = generate_each(synthesizer, count, seeds, checkpoint)
             for one, outcome in zip(requests, outcomes, strict=True):
+                if not isinstance(outcome, DemiurgeError):
+                    self._made("BatchGenerateAudio", len(outcome), rate)
                 kept.append(keeper.submit(self._keep, one, versions, outcome, rate))
         return [future.result() for future in kept]
 
@@ -213,9 +228,13 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
             return found
         with temporary_file(request.output_key) as file:
             count, rate = await self._queue.run(partial(work, file))
+            self._made(request.DESCRIPTOR.name.removesuffix("Request"), count, rate)
             keep = partial(self._answers.keep, file=file, count=count, rate=rate)
             empty.Clear()
             return await asyncio.to_thread(keep, request, versions, empty)
+
+    def _made(self, method: str, count: int, rate: int) -> None:
+        self._metrics.sound_seconds.labels(f"{SERVICE}/{method}").inc(count / rate)
 
     def _pair(
         self, request: pb.GenerateAudioRequest | pb.BatchGenerateAudioRequest

@@ -9,9 +9,7 @@ import grpc
 import structlog
 from typing_extensions import override
 
-from services.runtime.interceptors.around import HEALTH_SERVICE, AroundCall, Context
-
-_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+from services.runtime.interceptors.around import HEALTH_SERVICE, AroundCall, Context, code_name
 
 
 class AccessLogInterceptor(AroundCall):
@@ -35,13 +33,7 @@ class AccessLogInterceptor(AroundCall):
             say(
                 "call",
                 method=details.method,
-                code="CANCELLED" if cancelled else _name(context.code()),
+                code="CANCELLED" if cancelled else code_name(context.code()),
                 seconds=round(time.monotonic() - begin, 6),
                 peer=context.peer(),
             )
-
-
-def _name(code: grpc.StatusCode | int | None) -> str:
-    # gRPC answers with a number until a code is set.
-    number = code.value[0] if isinstance(code, grpc.StatusCode) else code or 0
-    return _CODES.get(number, str(number))

@@ -1,8 +1,8 @@
 """What server interceptors have in common: something before and after each call, of all four kinds.
 
-From the outside in: request_id (all that follows logs with it), access_log (sees the final code),
-errors (turns exceptions into statuses), in_flight (refuses while draining), authentication (before
-anything is read), validation.
+From the outside in: request_id (all that follows logs with it), access_log and metrics (see the
+final code), errors (turns exceptions into statuses), in_flight (refuses while draining),
+authentication (before anything is read), validation.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 HEALTH_SERVICE = "/grpc.health.v1.Health/"
 STALLED_SECONDS = 600.0
 """A caller who takes nothing of a stream for so long has gone, though the connection stands."""
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
@@ -99,3 +100,10 @@ class AroundCall(grpc.aio.ServerInterceptor):
         async for request in requests:
             self.check(request)
             yield request
+
+
+def code_name(code: grpc.StatusCode | int | None) -> str:
+    """The name of a call's code; OK until one is set."""
+    # gRPC answers with a number until then.
+    number = code.value[0] if isinstance(code, grpc.StatusCode) else code or 0
+    return _CODES.get(number, "UNKNOWN")

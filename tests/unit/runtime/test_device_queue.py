@@ -8,6 +8,7 @@ import pytest
 from services.errors import BusyError, CancelledError, TimeExceededError, UnavailableError
 from services.runtime.call import Call, current_call, serving
 from services.runtime.device_queue import Checkpoint, DeviceQueue
+from services.runtime.metrics import Metrics
 
 
 class Gate:
@@ -174,3 +175,27 @@ async def test_drain_finishes_what_was_taken_and_takes_nothing_new(gate: Gate) -
     gate.release.set()
     assert await asyncio.gather(*tasks) == ["done"] * 2
     await draining
+
+
+async def test_a_queue_tells_who_waits_who_works_and_who_was_refused(gate: Gate) -> None:
+    metrics = Metrics()
+    queue = DeviceQueue(capacity=2, metrics=metrics.queue("device"))
+
+    def told(name: str) -> float | None:
+        return metrics.registry.get_sample_value(f"demiurge_queue_{name}", {"queue": "device"})
+
+    working = asyncio.ensure_future(queue.run(gate))
+    await entered(gate)
+    leaving, staying = (asyncio.ensure_future(queue.run(lambda _: "done")) for _ in range(2))
+    await asyncio.sleep(0)
+    assert (told("running"), told("waiting"), told("capacity")) == (1, 2, 2)
+    with pytest.raises(BusyError):
+        await queue.run(gate)
+    assert told("refused_total") == 1
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert told("waiting") == 1
+    gate.release.set()
+    assert [await working, await staying] == ["done", "done"]
+    await queue.drain()
+    assert (told("running"), told("waiting"), told("wait_seconds_count")) == (0, 0, 2)

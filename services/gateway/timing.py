@@ -1,0 +1,33 @@
+"""How long the stages of runs take, and how they end."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from services.runtime.metrics import Metrics
+
+
+@dataclass
+class Timing:
+    """`outcome` is succeeded, failed or cancelled; kept, where the stage's result was there."""
+
+    outcome: str = "succeeded"
+
+
+@contextmanager
+def timed(stage: str, metrics: Metrics) -> Iterator[Timing]:
+    """Times a stage from here to the end of the block, however that comes."""
+    timing, begin = Timing(), time.monotonic()
+    try:
+        yield timing
+    except asyncio.CancelledError:
+        timing.outcome = "cancelled"
+        raise
+    except Exception:
+        timing.outcome = "failed"
+        raise
+    finally:
+        seconds = time.monotonic() - begin
+        metrics.stage_duration.labels(stage, timing.outcome).observe(seconds)
