@@ -21,8 +21,23 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose"
 # Below the ports that systems give to outgoing connections, which would take one while it is down.
 PORTS = range(20_000, 30_000)
-# Longer than any service waits for another before it is ready.
 UP_SECONDS = 180
+# Small, and soon aware of what changes.
+SETTINGS = {
+    "COMPOSE_PROFILES": "minio",
+    "HEALTH_INTERVAL": "2s",
+    "MAX_CONNECTION_AGE_SECONDS": "5",
+    "DRAIN_SECONDS": "20",
+    "SYNTH_CPUS": "1",
+    "SYNTH_MEMORY": "2g",
+    "DESCRIPTOR_CPUS": "1",
+    "PREDICTOR_CPUS": "1",
+    "PREDICTOR_MEMORY": "2g",
+    "QUERY_CPUS": "1",
+    "QUERY_MEMORY": "1g",
+    "TRAIN_CPUS": "1",
+    "TRAIN_MEMORY": "4g",
+}
 
 
 class Stack:
@@ -36,7 +51,7 @@ class Stack:
         self,
         folder: Path,
         *,
-        overlays: Sequence[str] = ("tests",),
+        overlays: Sequence[str] = ("seaweedfs", "tests"),
         settings: Mapping[str, str] | None = None,
         files: Sequence[Path] = (),
     ) -> None:
@@ -45,12 +60,13 @@ class Stack:
         self.port = free_port()
         self.secrets = folder / "secrets"
         self.certificates = folder / "certificates" if "tls" in overlays else None
+        self._cut: list[tuple[str, str, str]] = []
         self._files = [
             ROOT / "docker-compose.yml",
             *(COMPOSE / f"{overlay}.yml" for overlay in overlays),
             *files,
         ]
-        self._settings = {
+        self._settings = SETTINGS | {
             "PUBLISHED_PORT": str(self.port),
             "SECRETS": str(self.secrets),
             **({"CERTIFICATES": str(self.certificates)} if self.certificates else {}),
@@ -123,6 +139,13 @@ class Stack:
         """`docker compose run --rm`: what a one-off container of the service printed."""
         return self.compose("run", "--rm", "--no-deps", "-T", *options, service, *arguments)
 
+    def import_models(self) -> None:
+        """Takes every model of the folder FILES into the store, by one container."""
+        each = (
+            "for best in /files/models/*/*/best.json; do demiurge import ${best%/*} || exit; done"
+        )
+        self.run("demiurge", "-c", each, options=("--entrypoint", "sh"))
+
     def execute(self, noun: str, *command: str, number: int = 0) -> str:
         """What a command printed inside a running container."""
         return docker("exec", self.containers(noun)[number], *command)
@@ -149,9 +172,16 @@ class Stack:
 
     def kill(self, noun: str, number: int = 0) -> None:
         """SIGKILL of the main process, as a crash: the restart policy brings it back."""
-        pid = self.inspect(self.containers(noun)[number])["State"]["Pid"]
+        container = self.containers(noun)[number]
+        pid = self.inspect(container)["State"]["Pid"]
         assert pid, f"{noun} does not run"
-        kill_process(pid)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except PermissionError:
+            # Whoever may use Docker may do this, too.
+            code = f"import os; os.kill({pid}, {signal.SIGKILL:d})"
+            as_root = ("--pid=host", "--user=0", "--entrypoint=python")
+            docker("run", "--rm", *as_root, self.inspect(container)["Image"], "-c", code)
 
     def pause(self, noun: str) -> None:
         """Freezes every replica: connections are taken, nothing is answered."""
@@ -161,15 +191,24 @@ class Stack:
         """Lets them go on."""
         docker("unpause", *self.containers(noun))
 
-    def cut(self, noun: str, network: str) -> None:
-        """Takes every replica off one of the networks of docker-compose.yml."""
-        for container in self.containers(noun):
-            docker("network", "disconnect", f"{self.project}_{network}", container)
+    def cut(self, noun: str, *networks: str) -> None:
+        """Takes every replica off these networks of docker-compose.yml, or off all of its own.
 
-    def mend(self, noun: str, network: str) -> None:
-        """Puts them back, under the same name."""
+        The six are on two, `services` and `objects`, and find each other by either.
+        """
         for container in self.containers(noun):
-            docker("network", "connect", "--alias", noun, f"{self.project}_{network}", container)
+            joined = self.inspect(container)["NetworkSettings"]["Networks"]
+            wanted = [f"{self.project}_{network}" for network in networks] or list(joined)
+            for network in wanted:
+                docker("network", "disconnect", network, container)
+                self._cut.append((container, network, noun))
+
+    def mend(self, noun: str) -> None:
+        """Puts them back where they were, under the same name."""
+        for container, network, name in self._cut:
+            if name == noun:
+                docker("network", "connect", "--alias", noun, network, container)
+        self._cut = [row for row in self._cut if row[2] != noun]
 
     def stop(self, noun: str) -> None:
         """SIGTERM to every replica; returns when they have drained and ended."""
@@ -235,17 +274,6 @@ def compose_command() -> tuple[str, ...]:
 def docker(*arguments: str) -> str:
     """What the docker command printed."""
     return run(["docker", *arguments], timeout=120)
-
-
-def kill_process(pid: int) -> None:
-    """SIGKILL to a process of the Docker host."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except PermissionError:
-        # Whoever may use Docker may do this, too.
-        image = f"{os.environ.get('IMAGE_PREFIX', 'demiurge')}/gateway:0.1.0"
-        code = f"import os; os.kill({pid}, {signal.SIGKILL:d})"
-        docker("run", "--rm", "--pid=host", "--user=0", "--entrypoint=python", image, "-c", code)
 
 
 def run(
