@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from services.cli.connection import Client
 from services.cli.options import duration_message
 from services.cli.progress import Reporter
+from services.cli.shard import WHOLE, Shard
 from services.cli.transfer import download
 from services.errors import DemiurgeError, InvalidInputError
 
@@ -38,46 +39,61 @@ class Order:
 
 
 def generate_all(
-    client: Client, order: Order, out: Path, progress: Reporter, *, batch: int, calls: int
+    client: Client,
+    order: Order,
+    out: Path | None,
+    progress: Reporter,
+    *,
+    batch: int,
+    calls: int,
+    shard: Shard = WHOLE,
 ) -> None:
-    """Has all sounds generated, `batch` in a call and `calls` at once, and fetches them into `out`.
+    """Has the shard's sounds made, `batch` in a call, `calls` at once, and fetches them into `out`.
+
+    Shards share out batches, so that each sound is made together with the same others as without
+    shards. Where `out` is None the sounds stay in the store alone.
 
     A batch that is longer than the service makes at once is asked for in halves, and these again.
     What the services made before is not made again, and what is in `out` is not fetched again. A
     sound that fails, fails alone: once the others are there, the first failure is raised. A call
     that fails as a whole is raised at once, and ends those under way.
     """
-    groups = [order.seeds[at : at + batch] for at in range(0, len(order.seeds), batch)]
+    groups = shard.share([order.seeds[at : at + batch] for at in range(0, len(order.seeds), batch)])
+    total = sum(map(len, groups))
     done, failures = 0, []
-    progress.update("generating", 0, len(order.seeds))
+    progress.update("generating", 0, total)
     pool = ThreadPoolExecutor(calls, thread_name_prefix="generate")
     try:
         futures = [pool.submit(_group, client, order, group, out) for group in groups]
         for future in as_completed(futures):
-            failed = future.result()
+            count, failed = future.result()
             failures += failed
-            done += batch
-            progress.update("generating", min(done, len(order.seeds)), len(order.seeds))
+            done += count
+            progress.update("generating", done, total)
     finally:
         # Whoever is still at work ends when the channel is closed, which is next.
         pool.shutdown(wait=False, cancel_futures=True)
     if failures:
         first = failures[0]
         raise type(first)(
-            f"{len(failures)} of {len(order.seeds)} sounds were not made, the others are in {out}; "
+            f"{len(failures)} of {total} sounds were not made, the others are in "
+            f"{out or order.database}; "
             f"the first: {first.message}",
             culprit=first.culprit,
         )
 
 
-def _group(client: Client, order: Order, seeds: Sequence[int], out: Path) -> list[DemiurgeError]:
+def _group(
+    client: Client, order: Order, seeds: Sequence[int], out: Path | None
+) -> tuple[int, list[DemiurgeError]]:
+    """How many sounds were dealt with, and what went wrong with some."""
     failures = []
     for seed, outcome in zip(seeds, _made(client, order, seeds), strict=True):
         if isinstance(outcome, DemiurgeError):
             failures.append(outcome)
-        elif not _is_there(outcome, out / order.name(seed)):
+        elif out and not _is_there(outcome, out / order.name(seed)):
             download(client, outcome, out / order.name(seed))
-    return failures
+    return len(seeds), failures
 
 
 def _made(

@@ -1,13 +1,11 @@
-"""A folder of sounds, stored and described: what `extract` and `index` have in common."""
+"""Sounds of the store, described: what `extract` and `index` have in common."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.cli.connection import Client
 from services.cli.progress import Progress
-from services.cli.transfer import upload
 from services.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -32,17 +30,21 @@ class Described:
 
 
 def describe(
-    client: Client, folder: Path, settings: "ExtractionSettings", progress: Progress
+    client: Client,
+    files: "Sequence[ObjectRef]",
+    settings: "ExtractionSettings",
+    progress: Progress,
+    *,
+    place: str = "",
 ) -> Iterator[Described]:
-    """Each sound of the folder; one that cannot be read is named and left out.
+    """Each of the files; one that cannot be read is named and left out.
 
-    Raises InvalidInputError if none can.
+    Raises InvalidInputError if none can, where they are all of `place`.
     """
     from demiurge.descriptor.v1.descriptor_service_pb2 import ExtractDescriptorsRequest
 
     from services.runtime.status import remote_errors
 
-    files = upload(client, folder, progress).files
     usable = 0
     for count, audio in enumerate(files, start=1):
         request = ExtractDescriptorsRequest(audio=audio, settings=settings)
@@ -55,5 +57,5 @@ def describe(
             usable += 1
             yield Described(audio, answer)
         progress.update("extracting", count, len(files))
-    if not usable:
-        raise InvalidInputError(f"no sound in {folder} can be described: see the lines above")
+    if place and not usable:
+        raise InvalidInputError(f"no sound in {place} can be described: see the lines above")

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from services.cli.options import MAX_FILES, MAX_SEED, MAX_SOUND_SECONDS, number
+from services.cli.shard import WHOLE, Shard
+from services.cli.shard import shard as as_shard
 
 MAX_BATCH = 256
 MAX_CALLS = 64
@@ -42,6 +44,18 @@ def generate(
         int,
         typer.Option(min=1, max=MAX_CALLS, help="Calls at once: more keep more replicas at work."),
     ] = 4,
+    shard: Annotated[
+        Shard | None,
+        typer.Option(
+            parser=as_shard,
+            metavar="I/N",
+            help="Only share I of N, from 0, of the sounds: for N processes that make all of them.",
+        ),
+    ] = None,
+    fetch: Annotated[
+        bool,
+        typer.Option(help="Whether to fetch them into --out, or leave them in the store alone."),
+    ] = True,
 ) -> None:
     """Sing new sounds with trained models.
 
@@ -52,7 +66,8 @@ def generate(
     from services.cli.connection import connect
     from services.cli.progress import Progress
 
-    check_output("--out", out)
+    if fetch:
+        check_output("--out", out)
     order = Order(
         unagan=unagan,
         melgan=melgan,
@@ -61,5 +76,13 @@ def generate(
         seeds=[(seed + index) % (MAX_SEED + 1) for index in range(files)],
     )
     with Progress() as progress, connect("synth", "gateway") as client:
-        generate_all(client, order, out, progress, batch=batch, calls=calls)
-    typer.echo(str(out))
+        generate_all(
+            client,
+            order,
+            out if fetch else None,
+            progress,
+            batch=batch,
+            calls=calls,
+            shard=shard or WHOLE,
+        )
+    typer.echo(str(out) if fetch else f"audio/{order.database}")

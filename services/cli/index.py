@@ -36,6 +36,7 @@ def index(
     from services.cli.connection import connect
     from services.cli.description import describe
     from services.cli.progress import Progress
+    from services.cli.transfer import upload
     from services.errors import InvalidInputError
     from services.runtime.messages import statistics_from_message, statistics_to_message
 
@@ -47,7 +48,8 @@ def index(
             culprit="--collection",
         )
     with Progress() as progress, connect("descriptor", "query", "gateway") as client:
-        described = list(describe(client, folder, ExtractionSettings(), progress))
+        files = upload(client, folder, progress).files
+        described = list(describe(client, files, ExtractionSettings(), progress, place=str(folder)))
         statistics = statistics_from_message(described[0].answer.statistics)
         for each in described[1:]:
             statistics = statistics.merged(statistics_from_message(each.answer.statistics))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from services.cli.connection import Client
 from services.cli.corpus import Recording, fingerprint, recordings, storable
 from services.cli.progress import Progress
-from services.errors import BusyError, CorruptObjectError, UnavailableError
+from services.cli.shard import WHOLE, Shard
+from services.errors import BusyError, CorruptObjectError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     from demiurge.audio.v1.audio_pb2 import ObjectRef
@@ -33,14 +34,16 @@ class Database:
     files: "list[ObjectRef]"
 
 
-def upload(client: Client, folder: Path, progress: Progress) -> Database:
-    """Stores a folder's recordings as a database that is named by folder and content.
+def upload(client: Client, folder: Path, progress: Progress, shard: Shard = WHOLE) -> Database:
+    """Stores the shard's recordings of a folder in a database named by folder and content.
 
     What is there already is found, since another content makes another name, and is not sent again.
+    All shards' are in one database.
     """
     found = recordings(folder)
     name = f"{storable(folder.resolve().name)}-{fingerprint(found)[:8]}"
     there = _ridden_out(partial(_stored, client, name))
+    found = [recording for recording in found if shard.holds(recording.name)]
     files = []
     for recording in found:
         file = there.get(f"audio/{name}/{recording.name}")
@@ -49,6 +52,19 @@ def upload(client: Client, folder: Path, progress: Progress) -> Database:
         files.append(file)
         progress.update(f"uploading {folder.name}", len(files), len(found))
     return Database(name, files)
+
+
+def stored(client: Client, name: str, shard: Shard = WHOLE) -> Database:
+    """The shard's files of an audio database, by name.
+
+    Raises NotFoundError, naming it, if nothing is in it.
+    """
+    there = _ridden_out(partial(_stored, client, name))
+    if not there:
+        raise NotFoundError(f"the store has no audio database {name!r}", culprit=name)
+    return Database(
+        name, [there[key] for key in sorted(there) if shard.holds(key.rpartition("/")[2])]
+    )
 
 
 def _stored(client: Client, database: str) -> "dict[str, ObjectRef]":

@@ -70,3 +70,10 @@ def test_nothing_is_trained_for_a_gateway_elsewhere(
     assert str(done.exception).startswith(f"give {missing}: ")
     assert "music.example:50051" in str(done.exception)
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("given", [(), ("folder", "--database", "recordings")])
+def test_what_is_to_be_described_is_said_once(given: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, ["extract", *given])
+    assert isinstance(done.exception, InvalidInputError)
+    assert done.exception.culprit == "--database"
