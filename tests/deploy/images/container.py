@@ -1,4 +1,4 @@
-"""One container of an image, held to what the stacks hold theirs to: nothing writable but volumes."""
+"""One container of an image, held to what stacks hold theirs to: only volumes can be written."""
 
 import contextlib
 import json

@@ -24,8 +24,8 @@ SKIPPED = ("/proc", "/sys", "/dev")
 def walk():
     """Every path of the image."""
     for folder, folders, files in os.walk("/"):
-        folders[:] = [name for name in folders if os.path.join(folder, name) not in SKIPPED]
-        yield from (os.path.join(folder, name) for name in (*folders, *files))
+        folders[:] = [name for name in folders if f"{folder.rstrip('/')}/{name}" not in SKIPPED]
+        yield from (f"{folder.rstrip('/')}/{name}" for name in (*folders, *files))
 
 
 def written_by_anyone(path):
