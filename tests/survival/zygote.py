@@ -19,15 +19,19 @@ import numpy as np
 import qdrant_edge  # noqa: F401
 import soundfile  # noqa: F401
 import soxr  # noqa: F401
-import torch  # noqa: F401
+import torch._dynamo  # noqa: F401 - an optimizer imports it
 
 from services.cli import composition, connection  # noqa: F401
+from services.cli.training import begin as training  # noqa: F401
 from services.descriptor import mfcc
 from services.descriptor import servicer as descriptor  # noqa: F401
 from services.gateway import servicer as gateway  # noqa: F401
 from services.playback import servicer as playback  # noqa: F401
 from services.predictor import servicer as predictor  # noqa: F401
+from services.predictor.training import trainer  # noqa: F401
 from services.synth import servicer as synth  # noqa: F401
+from services.synth.melgan import training as melgan  # noqa: F401
+from services.synth.unagan import training as unagan  # noqa: F401
 from tests.survival.child import Scene, play
 
 POLL_SECONDS = 0.002
