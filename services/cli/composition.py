@@ -10,6 +10,7 @@ from services.runtime.metrics import Metrics
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.server import Registration
 from services.runtime.settings import RuntimeSettings, load
+from services.runtime.tracing import Tracing
 from services.runtime.watched import watched
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Ground:
     lasting: bool = False
     """Whether this process serves until it is told to stop, not only for the length of a verb."""
     metrics: Metrics = field(default_factory=Metrics)
+    tracing: Tracing = field(default_factory=Tracing)
 
     def __post_init__(self) -> None:
         self.store = watched(self.store, self.metrics.store_call)
@@ -197,6 +199,7 @@ def _gateway(ground: Ground) -> Registration:
         patience,
         concurrency=settings.concurrency,
         metrics=ground.metrics,
+        tracing=ground.tracing,
     )
     runs = Runs(
         records,
@@ -206,6 +209,7 @@ def _gateway(ground: Ground) -> Registration:
         pipeline=pipeline,
         patience=patience,
         metrics=ground.metrics,
+        tracing=ground.tracing,
     )
     servicer = GatewayServicer(
         runs,

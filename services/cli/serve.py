@@ -51,13 +51,15 @@ async def serve_one(noun: str) -> None:
     from services.runtime.object_store.opening import open_store
     from services.runtime.server import serve
     from services.runtime.settings import NOUNS, RuntimeSettings, load
+    from services.runtime.tracing import open_tracing
 
     runtime = load(RuntimeSettings)
     configure_logging(runtime)
-    ground = Ground(runtime, open_store(runtime), lasting=True)
+    tracing = open_tracing(runtime, noun)
+    ground = Ground(runtime, open_store(runtime), lasting=True, tracing=tracing)
     if noun == "gateway":
         # An address that is missing is better known before the first run.
         for peer in NOUNS:
             if peer != noun:
                 ground.address_of(peer)
-    await serve([build(noun, ground)], runtime, metrics=ground.metrics)
+    await serve([build(noun, ground)], runtime, metrics=ground.metrics, tracing=tracing)

@@ -39,6 +39,7 @@ async def serve_all() -> None:
     from services.runtime.object_store.opening import open_store
     from services.runtime.server import serve
     from services.runtime.settings import NOUNS, load
+    from services.runtime.tracing import open_tracing
 
     runtime = load(RuntimeSettings)
     can_call_itself(runtime)
@@ -47,7 +48,8 @@ async def serve_all() -> None:
     running = found(folder, runtime)
     if running and running.lasting:
         raise ConflictError(f"all services run already, at {running.address}")
-    ground = Ground(runtime, open_store(runtime), lasting=True)
+    tracing = open_tracing(runtime, "up")
+    ground = Ground(runtime, open_store(runtime), lasting=True, tracing=tracing)
     # The index first: whether it is free is known at once, and the others take seconds to load.
     order = sorted(NOUNS, key=lambda noun: noun != "query")
     registrations = [build(noun, ground) for noun in order]
@@ -57,7 +59,7 @@ async def serve_all() -> None:
             ground.own_address = f"{loopback_of(runtime.bind_address)}:{port}"
             stack.enter_context(posted(folder, ground.own_address, runtime, lasting=True))
 
-        await serve(registrations, runtime, serving, metrics=ground.metrics)
+        await serve(registrations, runtime, serving, metrics=ground.metrics, tracing=tracing)
 
 
 def can_call_itself(runtime: RuntimeSettings) -> None:

@@ -26,6 +26,7 @@ from services.gateway.standing import objects_stand, references
 from services.gateway.timing import timed
 from services.runtime.metrics import Metrics
 from services.runtime.object_store.port import ObjectStore
+from services.runtime.tracing import Tracing
 
 DESCRIPTORS = "descriptors/"
 
@@ -65,6 +66,7 @@ class Pipeline:
         *,
         concurrency: int,
         metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._store = store
         self._runs = runs
@@ -72,6 +74,7 @@ class Pipeline:
         self._patience = patience
         self._concurrency = concurrency
         self._metrics = metrics or Metrics()
+        self._tracing = tracing or Tracing()
 
     async def execute(self, record: RunRecord, run: Run, changed: Callable[[], None]) -> None:
         """Takes `run` to its result, keeping its stages up to date; `changed()` at each change.
@@ -129,7 +132,7 @@ class Pipeline:
         progress.state = State.STATE_RUNNING
         progress.start_time.CopyFrom(now())
         changed()
-        with timed(stage.name, self._metrics) as timing:
+        with timed(stage.name, run.id, self._metrics, self._tracing) as timing:
             output = await self._marker(number, context)
             if output is not None and await stage.stands(context, output):
                 timing.outcome = "kept"

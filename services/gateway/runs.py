@@ -41,8 +41,9 @@ from services.gateway.resumption import Found, Resumption
 from services.gateway.run_store import RunStore, now
 from services.gateway.snapshot import run_id, take_snapshot
 from services.gateway.stored_runs import StoredRuns
-from services.runtime.call import Call, serving
+from services.runtime.call import Call, current_call, serving
 from services.runtime.metrics import Metrics
+from services.runtime.tracing import Tracing
 
 logger = structlog.get_logger(__name__)
 
@@ -67,8 +68,10 @@ class Runs:
         pipeline: Pipeline,
         patience: Patience,
         metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
+        self._tracing = tracing or Tracing()
         for state in OUTCOMES:
             # Shown from the beginning: nobody sees a counter rise that begins at one.
             self._metrics.runs_ended.labels(state)
@@ -240,14 +243,20 @@ class Runs:
         self._unrecorded.pop(record.id, None)
         active = self._active[record.id] = ActiveRun(new_run(record))
         self._metrics.runs_active.inc()
-        # A run outlives the call that created it, and so must not inherit its deadline.
-        with serving(Call(record.id)):
-            active.work = asyncio.create_task(
-                self._pipeline.execute(record, active.run, active.changed)
-            )
+        # A run outlives the call that created it: it must not inherit its deadline, nor its trace.
+        created_by = current_call()
+        with serving(Call(record.id, run_id=record.id)):
+            cause = created_by.traceparent if created_by else ""
+            active.work = asyncio.create_task(self._work(record, active, cause))
             active.beat = asyncio.create_task(self._beat(active))
             active.end = asyncio.create_task(self._end(active))
         return active.run
+
+    async def _work(self, record: RunRecord, active: ActiveRun, cause: str) -> None:
+        """The run's work, in a trace of its own that points to the call which created it."""
+        attributes = {"demiurge.run_id": record.id}
+        with self._tracing.span("run", attributes, linked_to=cause):
+            await self._pipeline.execute(record, active.run, active.changed)
 
     async def _beat(self, active: ActiveRun) -> None:
         """Tells other gateways how the run stands, and hears if one was told to cancel it."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from services.runtime.metrics import Metrics
+from services.runtime.tracing import Tracing
 
 
 @dataclass
@@ -17,17 +18,20 @@ class Timing:
 
 
 @contextmanager
-def timed(stage: str, metrics: Metrics) -> Iterator[Timing]:
-    """Times a stage from here to the end of the block, however that comes."""
+def timed(stage: str, run_id: str, metrics: Metrics, tracing: Tracing) -> Iterator[Timing]:
+    """Times and traces a stage from here to the end of the block, however that comes."""
     timing, begin = Timing(), time.monotonic()
-    try:
-        yield timing
-    except asyncio.CancelledError:
-        timing.outcome = "cancelled"
-        raise
-    except Exception:
-        timing.outcome = "failed"
-        raise
-    finally:
-        seconds = time.monotonic() - begin
-        metrics.stage_duration.labels(stage, timing.outcome).observe(seconds)
+    attributes = {"demiurge.run_id": run_id, "demiurge.stage": stage}
+    with tracing.span(f"stage {stage}", attributes) as span:
+        try:
+            yield timing
+        except asyncio.CancelledError:
+            timing.outcome = "cancelled"
+            raise
+        except Exception:
+            timing.outcome = "failed"
+            raise
+        finally:
+            seconds = time.monotonic() - begin
+            metrics.stage_duration.labels(stage, timing.outcome).observe(seconds)
+            span.note("demiurge.outcome", timing.outcome)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from services.errors import ConfigurationError
-from services.runtime.call import REQUEST_ID_KEY, current_call
+from services.runtime.call import current_call
 from services.runtime.security import channel_credentials, is_loopback
 from services.runtime.settings import RuntimeSettings
 from services.runtime.tokens import AUTHORIZATION_KEY, Tokens, bearer, tokens_of
@@ -124,7 +124,7 @@ class _Details(NamedTuple):
 
 
 class _PassOn:
-    """Adds request id, remaining deadline and token to calls."""
+    """Adds ids, remaining deadline and token to calls."""
 
     _aio = True
 
@@ -136,7 +136,7 @@ class _PassOn:
         timeout = details.timeout
         call = current_call()
         if call:
-            metadata.append((REQUEST_ID_KEY, call.request_id))
+            metadata += call.metadata
             left = call.seconds_left
             if left is not None:
                 timeout = left if timeout is None else min(timeout, left)

@@ -19,14 +19,17 @@ from services.runtime.interceptors.errors import ErrorInterceptor
 from services.runtime.interceptors.in_flight import InFlightInterceptor
 from services.runtime.interceptors.metrics import MetricsInterceptor
 from services.runtime.interceptors.request_id import RequestIdInterceptor
+from services.runtime.interceptors.tracing import TracingInterceptor
 from services.runtime.interceptors.validation import ValidationInterceptor
 from services.runtime.metrics import Metrics, MetricsPort
 from services.runtime.security import checked_bind, server_credentials
 from services.runtime.settings import RuntimeSettings
 from services.runtime.tokens import tokens_of
+from services.runtime.tracing import Tracing
 
 # Less than what clients send, so that a ping that comes early is no offence.
 MIN_PING_INTERVAL_SECONDS = KEEPALIVE_SECONDS // 2
+LAST_CALL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,12 @@ class Server:
         registrations: Sequence[Registration],
         settings: RuntimeSettings,
         metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._registrations = registrations
         self._settings = settings
         self._metrics = metrics or Metrics()
+        self._tracing = tracing or Tracing()
         self._metrics_port: MetricsPort | None = None
         self._in_flight = InFlightInterceptor()
         self._health = Health([registration.name for registration in registrations])
@@ -101,7 +106,7 @@ class Server:
                 await self._health.serving(registration.name)
         except BaseException:
             await self._server.stop(0)
-            await self._close_side_ports()
+            await self._close_telemetry()
             raise
         await self._health.ready()
         self._metrics.ready.set(1)
@@ -123,28 +128,32 @@ class Server:
                 registration.drain()
         if not await self._in_flight.drain(self._settings.drain_seconds):
             structlog.get_logger().warning("calls in flight were cut off", port=self._port)
-        await self._server.stop(0)
+        # A call that arrived last is refused in our words, and so asked elsewhere, not cut off.
+        await self._server.stop(LAST_CALL_SECONDS)
         for registration in self._registrations:
             if registration.shut_down:
                 await registration.shut_down()
-        await self._close_side_ports()
+        await self._close_telemetry()
 
     async def wait(self) -> None:
         """Returns when the server has stopped."""
         if self._server:
             await self._server.wait_for_termination()
 
-    async def _close_side_ports(self) -> None:
+    async def _close_telemetry(self) -> None:
         if self._health_port:
             await self._health_port.stop()
         if self._metrics_port:
             await asyncio.to_thread(self._metrics_port.close)
+        if self._tracing.enabled:
+            await asyncio.to_thread(self._tracing.close)
 
     def _built(self) -> grpc.aio.Server:
         tokens = tokens_of(self._settings)
         server = grpc.aio.server(
             interceptors=[
                 RequestIdInterceptor(),
+                *([TracingInterceptor(self._tracing)] if self._tracing.enabled else []),
                 AccessLogInterceptor(),
                 MetricsInterceptor(self._metrics),
                 ErrorInterceptor(),
@@ -200,12 +209,13 @@ async def serve(
     serving: Callable[[int], None] = lambda _: None,
     *,
     metrics: Metrics | None = None,
+    tracing: Tracing | None = None,
 ) -> None:
     """Runs a server until SIGTERM or SIGINT, then drains it; a second signal ends at once.
 
     `serving` is told the port once every service is warm.
     """
-    server = Server(registrations, settings, metrics)
+    server = Server(registrations, settings, metrics, tracing)
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}

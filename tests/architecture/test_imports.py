@@ -64,6 +64,16 @@ def test_a_probe_loads_neither_settings_nor_anything_heavier_than_grpc() -> None
     assert not modules_after(probe) & (HEAVY - {"grpc"} | {"pydantic", "structlog"})
 
 
+def test_traces_cost_nothing_where_no_collector_is_set() -> None:
+    server = (
+        "import services.runtime.server\n"
+        "from services.runtime.settings import RuntimeSettings\n"
+        "from services.runtime.tracing import open_tracing\n"
+        "open_tracing(RuntimeSettings(), 'synth')"
+    )
+    assert not modules_after(server) & {"opentelemetry", "requests"}
+
+
 def test_no_noun_imports_anything_heavy_by_its_name_alone() -> None:
     statements = "; ".join(f"import services.{noun}" for noun in NOUNS)
     assert not modules_after(statements) & HEAVY

@@ -1,6 +1,5 @@
 """One log line a call: method, code, duration. Never its content."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +8,7 @@ import grpc
 import structlog
 from typing_extensions import override
 
-from services.runtime.interceptors.around import HEALTH_SERVICE, AroundCall, Context, code_name
+from services.runtime.interceptors.around import HEALTH_SERVICE, AroundCall, Context, at_end
 
 
 class AccessLogInterceptor(AroundCall):
@@ -20,20 +19,12 @@ class AccessLogInterceptor(AroundCall):
     async def around(
         self, details: grpc.HandlerCallDetails, context: Context
     ) -> AsyncIterator[None]:
-        begin = time.monotonic()
-        cancelled = False
-        try:
+        begin, log = time.monotonic(), structlog.get_logger()
+        say = log.debug if details.method.startswith(HEALTH_SERVICE) else log.info
+
+        def tell(code: str) -> None:
+            seconds = round(time.monotonic() - begin, 6)
+            say("call", method=details.method, code=code, seconds=seconds, peer=context.peer())
+
+        with at_end(context, tell):
             yield
-        except asyncio.CancelledError:
-            cancelled = True
-            raise
-        finally:
-            log = structlog.get_logger()
-            say = log.debug if details.method.startswith(HEALTH_SERVICE) else log.info
-            say(
-                "call",
-                method=details.method,
-                code="CANCELLED" if cancelled else code_name(context.code()),
-                seconds=round(time.monotonic() - begin, 6),
-                peer=context.peer(),
-            )

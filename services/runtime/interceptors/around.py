@@ -1,13 +1,13 @@
 """What server interceptors have in common: something before and after each call, of all four kinds.
 
-From the outside in: request_id (all that follows logs with it), access_log and metrics (see the
-final code), errors (turns exceptions into statuses), in_flight (refuses while draining),
+From the outside in: request_id (all that follows logs with it), tracing, access_log and metrics
+(see the final code), errors (turns exceptions into statuses), in_flight (refuses while draining),
 authentication (before anything is read), validation.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 from typing import Any
 
 import grpc
@@ -102,8 +102,17 @@ class AroundCall(grpc.aio.ServerInterceptor):
             yield request
 
 
-def code_name(code: grpc.StatusCode | int | None) -> str:
-    """The name of a call's code; OK until one is set."""
-    # gRPC answers with a number until then.
-    number = code.value[0] if isinstance(code, grpc.StatusCode) else code or 0
-    return _CODES.get(number, "UNKNOWN")
+@contextmanager
+def at_end(context: Context, tell: Callable[[str], None]) -> Iterator[None]:
+    """Tells the name of the call's final code, however the call ends."""
+    cancelled = False
+    try:
+        yield
+    except asyncio.CancelledError:
+        cancelled = True
+        raise
+    finally:
+        code = context.code()
+        # gRPC answers with a number until a code is set.
+        number = code.value[0] if isinstance(code, grpc.StatusCode) else code or 0
+        tell("CANCELLED" if cancelled else _CODES.get(number, "UNKNOWN"))

@@ -1,6 +1,5 @@
 """Counts and times every call by its method and final code."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,7 +8,7 @@ from typing import Any
 import grpc
 from typing_extensions import override
 
-from services.runtime.interceptors.around import HEALTH_SERVICE, AroundCall, Context, code_name
+from services.runtime.interceptors.around import HEALTH_SERVICE, AroundCall, Context, at_end
 from services.runtime.metrics import UNKNOWN_METHOD, Metrics
 
 
@@ -28,19 +27,17 @@ class MetricsInterceptor(AroundCall):
             yield
             return
         method = details.method.removeprefix("/")
-        in_flight = self._metrics.requests_in_flight.labels(method)
-        begin, cancelled = time.monotonic(), False
-        in_flight.inc()
-        try:
-            yield
-        except asyncio.CancelledError:
-            cancelled = True
-            raise
-        finally:
-            in_flight.dec()
-            code = "CANCELLED" if cancelled else code_name(context.code())
+        begin = time.monotonic()
+
+        def tell(code: str) -> None:
             self._metrics.requests.labels(method, code).inc()
             self._metrics.request_duration.labels(method).observe(time.monotonic() - begin)
+
+        with (
+            at_end(context, tell),
+            self._metrics.requests_in_flight.labels(method).track_inprogress(),
+        ):
+            yield
 
     @override
     async def intercept_service(
