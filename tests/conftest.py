@@ -229,21 +229,39 @@ def openssl(folder: Path, *arguments: str) -> None:
     subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
 
+class Authority:
+    """An authority in a folder, whose certificates the tests make: NAME.pem and NAME.key."""
+
+    NEW_KEY = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+
+    def __init__(self, folder: Path) -> None:
+        if not shutil.which("openssl"):
+            pytest.skip("openssl is not installed")
+        self.folder = folder
+        openssl(
+            *(folder, *self.NEW_KEY, "-x509", "-subj", "/CN=ca"),
+            *("-keyout", "ca.key", "-out", "ca.pem"),
+        )
+
+    def issue(
+        self, name: str, *, names: str = "DNS:localhost,IP:127.0.0.1", days: int = 30
+    ) -> None:
+        """A certificate for these names, that has expired where `days` is negative."""
+        (self.folder / "names").write_text(f"subjectAltName={names}")
+        key, request = f"{name}.key", f"{name}.csr"
+        openssl(self.folder, *self.NEW_KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
+        openssl(
+            self.folder,
+            *("x509", "-req", "-in", request, "-CA", "ca.pem", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-extfile", "names", "-days", str(days), "-out", f"{name}.pem"),
+        )
+
+
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """own.pem and own.key, for loopback, of the authority ca.pem."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("tls")
-    new_key = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl(folder, *new_key, "-x509", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.pem")
-    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-    openssl(folder, *new_key, "-subj", "/CN=localhost", "-keyout", "own.key", "-out", "own.csr")
-    openssl(
-        folder,
-        *("x509", "-req", "-in", "own.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-        *("-CAcreateserial", "-extfile", "names", "-out", "own.pem"),
-    )
+    Authority(folder).issue("own")
     return folder
 
 

@@ -115,12 +115,10 @@ def channel_count_of(beginning: bytes) -> int | None:
 def wav_data(file: BinaryIO) -> WavData | None:
     """Walks the chunks of a RIFF, RF64 or AIFF file to the one that holds the samples.
 
-    Answers where a plain RIFF file has them; None for whatever else. Raises MisleadingHeaderError
-    if the file is empty, or its samples end before its header says.
+    Answers where a RIFF file has them; None for whatever else. Raises MisleadingHeaderError if the
+    samples end before the header says.
     """
     end = file.seek(0, 2)
-    if not end:
-        raise MisleadingHeaderError("is empty")
     file.seek(0)
     magic = file.read(12)[:4]
     if magic not in _CHUNKED:

@@ -83,7 +83,9 @@ def confine(memory_bytes: int, cpu_seconds: int) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory_bytes
     for limit, value in limits.items():
-        resource.setrlimit(limit, (value, value))
+        # At the hard limit of time the signal says nothing of why.
+        hard = value + 1 if limit == resource.RLIMIT_CPU else value
+        resource.setrlimit(limit, (value, hard))
 
 
 def serve(control: socket.socket, work: Callable[[int, int, int], None] = decode) -> None:

@@ -4,8 +4,9 @@ What is anything but plain (extensible, A-law, several formats, samples that do 
 left to libsndfile, whose answer this equals bit for bit.
 """
 
+import io
 import struct
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class PlainWav:
         self.sample_rate_hertz = rate
         self.channel_count = channels
         self.frame_count = data.size // frame_bytes
-        self._file = file
+        self._file = cast(io.BufferedIOBase, file)
         self._frame_bytes = frame_bytes
         self._is_float = tag == _FLOAT
         self._bits = bits
@@ -48,15 +49,15 @@ class PlainWav:
         """The next block, (frames, channels); of no frames at the end."""
         frames = min(self._left, self._block_frames)
         self._file.seek(self._position)
-        content = self._file.read(frames * self._frame_bytes)
+        buffer = bytearray(frames * self._frame_bytes)
         # Fewer if someone cut the file meanwhile.
-        frames = len(content) // self._frame_bytes
-        content = content[: frames * self._frame_bytes]
+        frames = self._file.readinto(buffer) // self._frame_bytes
+        content = memoryview(buffer)[: frames * self._frame_bytes]
         self._position += len(content)
         self._left -= frames
         return self._samples(content).reshape(frames, self.channel_count)
 
-    def _samples(self, content: bytes) -> FloatArray:
+    def _samples(self, content: memoryview) -> FloatArray:
         if self._is_float:
             # Beyond what float32 holds is infinite, and refused as such.
             with np.errstate(over="ignore"):

@@ -105,14 +105,16 @@ def open_audio(
         ):
             yield stream
         return
-    try:
-        data = containers.wav_data(source)
-    except containers.MisleadingHeaderError as error:
-        raise _unreadable(name, str(error)) from None
+    if not source.seek(0, 2):
+        raise _unreadable(name, "is empty")
     if not containers.is_known(source):
         raise _unreadable(
             name, "cannot be decoded: it is neither WAV, AIFF, FLAC, Ogg Vorbis, Opus nor MP3"
         )
+    try:
+        data = containers.wav_data(source)
+    except containers.MisleadingHeaderError as error:
+        raise _unreadable(name, str(error)) from None
     if data:
         try:
             plain = PlainWav(source, data, BLOCK_FRAMES)
