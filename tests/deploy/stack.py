@@ -122,18 +122,23 @@ class Stack:
         every = ("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "1")
         self.compose(*every)
 
-    def demiurge(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """The command, as a client outside runs it."""
+    def demiurge(
+        self, *arguments: str, settings: Mapping[str, str] | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """The command, as a client outside runs it; `settings` go before `environment()`."""
         script = str(Path(sys.executable).parent / "demiurge")
         kept = {k: v for k, v in os.environ.items() if not k.startswith("DEMIURGE_")}
-        return subprocess.run(
+        done = subprocess.run(
             [script, *arguments],
-            env=kept | self.environment(),
+            env=kept | self.environment() | (settings or {}),
             cwd=self.folder,
-            check=check,
+            check=False,
             capture_output=True,
             text=True,
         )
+        if check and done.returncode:
+            raise CommandError(done.returncode, done.args, done.stdout, done.stderr)
+        return done
 
     def run(self, service: str, *arguments: str, options: Sequence[str] = ()) -> str:
         """`docker compose run --rm`: what a one-off container of the service printed."""

@@ -1,0 +1,99 @@
+"""What docker-compose.yml brings up, seen from the host and from inside."""
+
+import json
+import subprocess
+from datetime import datetime
+
+import pytest
+
+from services.runtime.settings import NOUNS
+from tests.deploy.conftest import OpenContainers
+from tests.deploy.stack import Stack, docker
+
+pytestmark = pytest.mark.containers
+SERVERS = ("minio", "envoy")
+SECRETS = ("token", "s3-access-key", "s3-secret-key", "qdrant-api-key")
+# Tries each of some addresses and says which let it in.
+REACH = """
+import socket, sys
+for host in sys.argv[1:]:
+    try:
+        socket.create_connection((host, 53), timeout=2).close()
+        print(host)
+    except OSError:
+        pass
+"""
+
+
+def test_all_come_up_healthy_and_in_order(stack: Stack) -> None:
+    started = {}
+    for noun in (*NOUNS, *SERVERS):
+        [container] = stack.containers(noun)
+        state = stack.inspect(container)["State"]
+        assert state["Health"]["Status"] == "healthy", noun
+        started[noun] = datetime.fromisoformat(state["StartedAt"][:26].rstrip("Z"))
+    others = [noun for noun in NOUNS if noun != "gateway"]
+    assert started["minio"] < min(started[noun] for noun in others)
+    assert max(started[noun] for noun in others) < started["gateway"] < started["envoy"]
+
+
+def test_one_port_is_published_and_on_loopback(stack: Stack) -> None:
+    published = [
+        (binding["HostIp"], binding["HostPort"])
+        for container in stack.containers()
+        for bindings in stack.inspect(container)["NetworkSettings"]["Ports"].values()
+        for binding in bindings or []
+    ]
+    assert published == [("127.0.0.1", str(stack.port))]
+
+
+@pytest.mark.parametrize("noun", [*NOUNS, *SERVERS])
+def test_a_process_is_nobody_and_can_change_nothing(stack: Stack, noun: str) -> None:
+    [container] = stack.containers(noun)
+    read = "cat /proc/1/status; touch /usr/changed 2>&1 || echo $?"
+    said = docker("exec", container, "sh", "-c", read)
+    facts = dict(line.split(":", 1) for line in said.splitlines() if line.count(":") == 1)
+    assert int(facts["Uid"].split()[0]) >= 100
+    assert int(facts["CapEff"], 16) == int(facts["CapPrm"], 16) == int(facts["CapBnd"], 16) == 0
+    assert int(facts["NoNewPrivs"]) == 1
+    assert "Read-only file system" in said
+
+
+def test_internal_networks_lead_nowhere(stack: Stack) -> None:
+    networks = stack.inspect(stack.containers("envoy")[0])["NetworkSettings"]["Networks"]
+    gateways = [network["Gateway"] for network in networks.values() if network["Gateway"]]
+    for noun in NOUNS:
+        said = stack.execute(noun, "cat", "/proc/net/route")
+        ways = [line.split()[1] for line in said.splitlines()[1:]]
+        assert "00000000" not in ways, f"{noun} has a way out"
+    # Nor to what the host listens on.
+    assert not stack.execute("gateway", "python", "-c", REACH, "1.1.1.1", *gateways).strip()
+
+
+def test_no_secret_is_seen_from_outside(stack: Stack) -> None:
+    secrets = [(stack.secrets / name).read_text() for name in SECRETS]
+    for container in stack.containers():
+        known = json.dumps(stack.inspect(container)) + docker("top", container, "-eo", "pid,args")
+        assert not [secret for secret in secrets if secret in known]
+    logged = stack.logs()
+    assert not [secret for secret in secrets if secret in logged]
+
+
+def test_whoever_lacks_the_token_is_refused(stack: Stack) -> None:
+    wrong = stack.folder / "wrong"
+    wrong.write_text("wrong")
+    for settings in ({"DEMIURGE_TOKEN_FILE": ""}, {"DEMIURGE_TOKEN_FILE": str(wrong)}):
+        refused = stack.demiurge("models", settings=settings, check=False)
+        assert refused.returncode == 1
+        assert "token" in refused.stderr.lower()
+
+
+def test_missing_secrets_are_named(open_containers: OpenContainers) -> None:
+    stack = open_containers()
+    try:
+        with pytest.raises(subprocess.CalledProcessError) as failure:
+            stack.compose("up", "--detach", "--no-build", "minio")
+        assert "does not exist" in str(failure.value)
+        assert str(stack.secrets) in str(failure.value)
+    finally:
+        stack.down()
