@@ -177,12 +177,10 @@ def test_a_service_that_hangs_is_named_and_the_run_resumes(
     material: Stack, between: Between
 ) -> None:
     wanted = spec(database="material", seed=8)
-    with (
-        served_between(between) as port,
-        gateway(material, f"127.0.0.1:{port}", call_timeout_seconds=2) as stack,
-    ):
+    with served_between(between) as port:
         between.hold("PredictDescriptors")
-        failed = stack.made(wanted)
+        with gateway(material, f"127.0.0.1:{port}", call_timeout_seconds=2) as hasty:
+            failed = hasty.made(wanted)
 
         assert failed.failure.reason == "TIME_EXCEEDED"
         told = failed.failure.message
@@ -190,4 +188,5 @@ def test_a_service_that_hangs_is_named_and_the_run_resumes(
         assert "DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS" in told
         assert told.count(RESUMES) == 1
         between.release()
-        assert stack.made(wanted).state == State.STATE_SUCCEEDED
+        with gateway(material, f"127.0.0.1:{port}") as patient:
+            assert patient.made(wanted).state == State.STATE_SUCCEEDED

@@ -131,7 +131,7 @@ def interrupted(process: "subprocess.Popen[str]", at: str) -> "subprocess.Comple
     return ended(process)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -73,7 +73,7 @@ def test_waiting_is_counted() -> None:
 
     with Feed(make, first_step=0) as feed:
         assert feed.waited_seconds == 0
-        timer = threading.Timer(0.05, gate.set)
+        timer = threading.Timer(0.3, gate.set)
         timer.start()
         feed.next()
         timer.join()
