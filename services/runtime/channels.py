@@ -86,6 +86,8 @@ def channel_options(settings: RuntimeSettings) -> _Options:
         ("grpc.per_rpc_retry_buffer_size", settings.max_message_bytes),
         # gRPC's own is two minutes: a service that is back would go on being away.
         ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_SECONDS * 1000),
+        # gRPC's own is half a minute: replicas that are new would wait for as long.
+        ("grpc.dns_min_time_between_resolutions_ms", MAX_RECONNECT_SECONDS * 1000),
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
         ("grpc.max_send_message_length", settings.max_message_bytes),
