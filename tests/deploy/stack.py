@@ -193,8 +193,10 @@ class Stack:
         docker("pause", *self.containers(noun))
 
     def unpause(self, noun: str) -> None:
-        """Lets them go on."""
-        docker("unpause", *self.containers(noun))
+        """Lets them go on; one that was killed meanwhile, and started anew, is not frozen."""
+        for container in self.containers(noun):
+            if self.inspect(container)["State"]["Paused"]:
+                docker("unpause", container)
 
     def cut(self, noun: str, *networks: str) -> None:
         """Takes every replica off these networks of docker-compose.yml, or off all of its own.

@@ -1,0 +1,121 @@
+"""Services that hang, and networks that are cut, for a while: runs wait, callers hear nothing."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from services.runtime.settings import NOUNS
+from tests.conftest import Stack as Embedded
+from tests.deploy.breaking.caller import Caller, wanted_run
+from tests.deploy.breaking.conftest import assert_same, assert_whole
+from tests.deploy.stack import Stack
+from tests.e2e.processes import STAGES, WORKS_IN
+
+pytestmark = pytest.mark.containers
+
+AWAY_SECONDS = 30
+BRIEFLY_SECONDS = 5
+EVERYONE = (*NOUNS, "envoy", "minio")
+
+
+@contextmanager
+def paused(stack: Stack, noun: str) -> Iterator[None]:
+    stack.pause(noun)
+    try:
+        yield
+    finally:
+        stack.unpause(noun)
+
+
+@contextmanager
+def cut_off(stack: Stack, noun: str) -> Iterator[None]:
+    stack.cut(noun)
+    try:
+        yield
+    finally:
+        stack.mend(noun)
+
+
+@pytest.mark.parametrize("noun", ["query", "minio", "gateway"])
+def test_what_hangs_for_a_moment_is_waited_for(
+    noun: str, caller: Caller, undisturbed: Embedded
+) -> None:
+    wanted = wanted_run(300 + EVERYONE.index(noun))
+    run = caller.create(wanted)
+    with paused(caller.stack, noun):
+        time.sleep(BRIEFLY_SECONDS)
+    assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noun", EVERYONE)
+def test_what_hangs_for_half_a_minute_is_waited_for(
+    noun: str, caller: Caller, undisturbed: Embedded
+) -> None:
+    wanted = wanted_run(310 + EVERYONE.index(noun))
+    run = caller.create(wanted)
+    with paused(caller.stack, noun):
+        time.sleep(AWAY_SECONDS)
+    assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_service_that_hangs_with_work_in_its_hands_is_waited_for(
+    stage: str, caller: Caller, undisturbed: Embedded
+) -> None:
+    wanted = wanted_run(320 + STAGES.index(stage), stage)
+    with caller.held(wanted, stage) as run:
+        time.sleep(AWAY_SECONDS)
+    assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
+
+
+@pytest.mark.parametrize("noun", ["synth", "minio"])
+def test_a_network_that_is_cut_for_a_moment_is_waited_for(
+    noun: str, caller: Caller, undisturbed: Embedded
+) -> None:
+    wanted = wanted_run(330 + EVERYONE.index(noun), "generate")
+    run = caller.create(wanted)
+    with cut_off(caller.stack, noun):
+        time.sleep(BRIEFLY_SECONDS)
+    assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
+
+
+# Cut off from its caller, Envoy is no more than a published port that leads nowhere.
+@pytest.mark.slow
+@pytest.mark.parametrize("noun", [noun for noun in EVERYONE if noun != "envoy"])
+def test_a_network_that_is_cut_for_half_a_minute_is_waited_for(
+    noun: str, caller: Caller, undisturbed: Embedded
+) -> None:
+    wanted = wanted_run(340 + EVERYONE.index(noun), "generate")
+    run = caller.create(wanted)
+    with cut_off(caller.stack, noun):
+        time.sleep(AWAY_SECONDS)
+    assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_store_that_is_restarted_in_any_stage_is_waited_for(
+    stage: str, caller: Caller, undisturbed: Embedded
+) -> None:
+    wanted = wanted_run(350 + STAGES.index(stage), stage)
+    with caller.held(wanted, stage) as run:
+        caller.stack.stop("minio")
+    caller.stack.start("minio")
+    assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
+
+
+def test_a_store_that_is_restarted_is_waited_for(caller: Caller, undisturbed: Embedded) -> None:
+    wanted = wanted_run(360)
+    with caller.held(wanted, "extract") as run:
+        caller.stack.stop("minio")
+    assert WORKS_IN["extract"] == "descriptor"
+    caller.stack.start("minio")
+    assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
+
+
+def test_nothing_is_half_written_and_no_point_is_orphaned_after_all_that(caller: Caller) -> None:
+    assert_whole(caller.stack)
