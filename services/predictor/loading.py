@@ -7,6 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from services.errors import CorruptObjectError, InvalidInputError
+from services.learning.loading import refuse_absurd_sizes
 from services.predictor.config import PredictorConfig
 from services.predictor.network_predictor import NetworkPredictor
 from services.predictor.networks.lstm import LSTM
@@ -65,6 +66,7 @@ def architecture_of(config: PredictorConfig) -> type[Network]:
 def _constructed(architecture: type[Network], shape: NetworkShape) -> Network:
     """The network without weights; CorruptObjectError, naming the key, for sizes it cannot have."""
     try:
+        refuse_absurd_sizes(shape)
         with torch.device("meta"):
             return architecture(shape)
     except (InvalidInputError, ArithmeticError, AssertionError, RuntimeError, ValueError) as error:

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from services.errors import CorruptObjectError, InvalidInputError, SettingsMismatchError
+from services.learning.loading import filled, refuse_absurd_sizes
 from services.synth.mel import MelSettings
 from services.synth.melgan.excitation import Excitation
 from services.synth.recurrence import BidirectionalGRU
@@ -31,7 +32,8 @@ EDGE_KERNEL = 7
 class MelGanSettings:
     """The form and width of a generator, and the mel spectrogram that it was made for.
 
-    Raises SettingsMismatchError unless the product of the ratios is the hop.
+    Raises SettingsMismatchError unless the product of the ratios is the hop, InvalidInputError for
+    sizes that no network has.
     """
 
     variant: Variant = "gru"
@@ -50,6 +52,7 @@ class MelGanSettings:
     the frame rate."""
 
     def __post_init__(self) -> None:
+        refuse_absurd_sizes(self)
         if self.variant not in get_args(Variant):
             raise SettingsMismatchError(
                 f"MelGAN: variant {self.variant!r} is neither of {', '.join(get_args(Variant))}"
@@ -318,13 +321,12 @@ def save_generator(generator: Generator) -> bytes:
 def load_generator(config: Mapping[str, Any], weights: bytes) -> tuple[Generator, MelGanSettings]:
     """A generator ready to vocode, weight norm folded, from a model's config and weights.
 
-    Raises SettingsMismatchError if the config is incomplete, CorruptObjectError if the weights are
-    no safetensors or of another shape than the config says.
+    Raises SettingsMismatchError if the config is incomplete, InvalidInputError if it claims sizes
+    that cannot be, CorruptObjectError if the weights are no safetensors or of another shape.
     """
     settings = MelGanSettings.from_config(config)
-    generator = Generator(settings).remove_weight_norm()
     try:
-        generator.load_state_dict(load(weights))
+        generator = filled(lambda: Generator(settings).remove_weight_norm(), load(weights))
     except (SafetensorError, RuntimeError) as error:
         raise CorruptObjectError(f"MelGAN: the weights do not fit the config: {error}") from error
     return generator.eval(), settings

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from services.errors import CorruptObjectError, InvalidInputError
+from services.learning.loading import filled, refuse_absurd_sizes
 from services.synth.mel import MelSettings
 from services.synth.unagan.blocks import (
     KERNEL_SIZE,
@@ -55,6 +56,7 @@ class UnaganSettings:
     """The mel spectrograms that it learns and sings."""
 
     def __post_init__(self) -> None:
+        refuse_absurd_sizes(self)
         if self.variant not in get_args(Variant):
             raise InvalidInputError(
                 f"variant {self.variant!r}: UNAGAN is one of {', '.join(get_args(Variant))}",
@@ -290,9 +292,8 @@ def load_generator(config: Mapping[str, Any], weights: bytes) -> Unagan:
     weights that do not fit it.
     """
     settings = UnaganSettings.from_config(config)
-    generator = build_generator(settings)
     try:
-        generator.load_state_dict(load(weights))
+        generator = filled(lambda: build_generator(settings), load(weights))
     except (SafetensorError, RuntimeError) as error:
         raise CorruptObjectError(f"the weights do not fit their config: {error}") from error
     return Unagan(
