@@ -6,11 +6,23 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 PATIENCE_SECONDS = 90.0
 
 Samples = list[tuple[dict[str, str], float]]
+
+
+Answer = TypeVar("Answer")
+
+
+def until(ask: Callable[[], Answer], fits: Callable[[Answer], bool]) -> Answer:
+    """What is answered once it fits; AssertionError with the last answer if it never does."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not fits(answer := ask()):
+        assert time.monotonic() < end, answer
+        time.sleep(0.5)
+    return answer
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,8 @@ class Prometheus:
 
     def query(self, expression: str) -> Samples:
         """Labels and value of each series."""
-        return [(row["metric"], float(row["value"][1])) for row in self._asked(expression)]
+        rows = self._asked("query", query=expression)["result"]
+        return [(row["metric"], float(row["value"][1])) for row in rows]
 
     def value(self, expression: str) -> float:
         """The value of the one series that there is; 0 if there is none."""
@@ -29,19 +42,16 @@ class Prometheus:
         assert len(found) <= 1, found
         return found[0][1] if found else 0.0
 
-    def until(
-        self, expression: str, fits: Callable[[Samples], bool], seconds: float = PATIENCE_SECONDS
-    ) -> Samples:
-        """What is answered once it fits; AssertionError with the last answer if it never does."""
-        end = time.monotonic() + seconds
-        while not fits(found := self.query(expression)):
-            assert time.monotonic() < end, f"{expression}: {found}"
-            time.sleep(0.5)
-        return found
+    def firing(self, alert: str) -> list[str]:
+        """The jobs for which it fires now."""
+        alerts = self._asked("alerts")["alerts"]
+        return [
+            one["labels"]["job"]
+            for one in alerts
+            if one["state"] == "firing" and one["labels"]["alertname"] == alert
+        ]
 
-    def _asked(self, expression: str) -> list[dict[str, Any]]:
-        form = urllib.parse.urlencode({"query": expression})
-        url = f"http://{self.address}/api/v1/query?{form}"
-        # An address of the test's own.
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
-            return list(json.load(answer)["data"]["result"])
+    def _asked(self, what: str, **form: str) -> dict[str, Any]:
+        url = f"http://{self.address}/api/v1/{what}?{urllib.parse.urlencode(form)}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return dict(json.load(answer)["data"])

@@ -1,4 +1,4 @@
-"""The alert rules, their cases and the pages that they lead to, as Prometheus and GitHub read them."""
+"""The alert rules, their cases and the pages that they lead to, as GitHub shows them."""
 
 import re
 from pathlib import Path

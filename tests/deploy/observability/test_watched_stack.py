@@ -28,7 +28,8 @@ from services.runtime.settings import NOUNS, RuntimeSettings
 from tests.conftest import Stack as Client
 from tests.conftest import sound
 from tests.conftest import spec as run_spec
-from tests.deploy.observability.prometheus import Prometheus, Samples
+from tests.deploy.conftest import OpenContainers
+from tests.deploy.observability.prometheus import Prometheus, Samples, until
 from tests.deploy.observability.rules import RULES
 from tests.deploy.observability.spans import Span, ancestors, spans
 from tests.deploy.stack import Stack
@@ -38,33 +39,26 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 OVERLAYS = ("seaweedfs", "tests", "observability", "tests-observability")
 STAGES = {"generate", "extract", "index", "predict", "match", "render"}
 FILES = 2
-# The folder of models that the one-off container sees, into its store.
+# All models at once, without loading one, in the container that sees them.
 PUT = """
+from pathlib import Path
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.object_store.opening import open_store
 from services.runtime.settings import RuntimeSettings, load
-models, store = FolderStore("/files"), open_store(load(RuntimeSettings))
-for key in models.keys(""):
+models, store = FolderStore(Path("/files")), open_store(load(RuntimeSettings))
+for key in models.keys("models/"):
     store.put(key, models.read(key))
 """
 
 
 @pytest.fixture(scope="module")
 def watched(
-    images: object, trained_models: Path, tmp_path_factory: pytest.TempPathFactory
+    open_containers: OpenContainers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """Up, with two replicas of synth and models to work with."""
-    folder = tmp_path_factory.mktemp("watched")
-    models = Path(shutil.copytree(trained_models, folder / "models"))
-    for path in (models, *models.rglob("*")):
-        path.chmod(0o755)
-    stack = Stack(
-        folder,
-        overlays=OVERLAYS,
-        settings={"FILES": str(models)},
-        files=[looking_often(folder)],
-    )
-    stack.compose("build", "prometheus", "traces", "envoy", "minio")
+    """Up, with models to work with and two replicas of synth."""
+    overlay = looking_often(tmp_path_factory.mktemp("often"))
+    stack = open_containers(overlays=OVERLAYS, files=[overlay])
+    stack.compose("build", "--quiet", "prometheus", "traces")
     with stack:
         stack.run("demiurge", "-c", PUT, options=("--entrypoint", "python"))
         stack.scale("synth", 2)
@@ -101,17 +95,18 @@ def test_every_replica_of_every_service_is_found_and_answers(
     watched: Stack, prometheus: Prometheus
 ) -> None:
     wanted = Counter([*NOUNS, "synth", "envoy", "prometheus"])
-    found = prometheus.until("up", lambda rows: _jobs(rows) == wanted and _all_are(1, rows))
+    found = until(
+        lambda: prometheus.query("up"),
+        lambda rows: _jobs(rows) == wanted and all(value == 1 for _, value in rows),
+    )
     assert len({labels["instance"] for labels, _ in found}) == sum(wanted.values())
     assert _jobs(prometheus.query("demiurge_ready == 1")) == Counter([*NOUNS, "synth"])
     assert len(prometheus.query("count by (version) (demiurge_build_info)")) == 1
 
 
-def test_a_run_is_counted_by_what_it_made(
-    run: Run, client: Client, prometheus: Prometheus
-) -> None:
+def test_a_run_is_counted_by_what_it_made(run: Run, client: Client, prometheus: Prometheus) -> None:
     ended = 'sum(demiurge_runs_ended_total{state="succeeded"})'
-    prometheus.until(ended, lambda rows: [value for _, value in rows] == [1.0])
+    until(lambda: prometheus.value(ended), lambda count: count == 1)
 
     stages = prometheus.query("sum by (stage, outcome) (demiurge_stage_duration_seconds_count)")
     assert {labels["stage"]: (labels["outcome"], value) for labels, value in stages} == (
@@ -124,7 +119,7 @@ def test_a_run_is_counted_by_what_it_made(
     assert prometheus.value("sum(demiurge_sound_seconds_total)") == pytest.approx(
         _seconds(client, run.result.database)
     )
-    assert prometheus.value("demiurge_runs_active") == 0
+    assert prometheus.value("sum(demiurge_runs_active)") == 0
     assert prometheus.value("sum(demiurge_queue_waiting)") == 0
     assert prometheus.value("sum(demiurge_queue_running)") == 0
     assert prometheus.value("sum(demiurge_object_store_duration_seconds_count)") > 0
@@ -140,15 +135,16 @@ def test_one_trace_goes_from_envoy_through_the_gateway_to_a_service(
     deepest = [
         [span, *ancestors(span, sent)]
         for span in sent
-        if span.service == "synth" and "CreateRun" in "".join(a.name for a in ancestors(span, sent))
+        if span.service == "demiurge-synth"
+        and any(before.name.endswith("/CreateRun") for before in ancestors(span, sent))
     ]
     assert deepest, {(span.service, span.name) for span in sent}
     line = deepest[0]
     services = [span.service for span in reversed(line)]
     assert [one for one, next_ in pairwise([*services, ""]) if one != next_] == [
         "envoy",
-        "gateway",
-        "synth",
+        "demiurge-gateway",
+        "demiurge-synth",
     ]
     assert line[-1].parent == ""
     assert len({span.trace for span in line}) == 1
@@ -158,13 +154,11 @@ def test_a_run_is_one_trace_through_every_service(run: Run, watched: Stack) -> N
     traces: dict[str, set[str]] = {}
     for span in _sent(watched):
         traces.setdefault(span.trace, set()).add(span.service)
-    whole = set(NOUNS)
+    whole = {f"demiurge-{noun}" for noun in NOUNS}
     assert any(whole <= services for services in traces.values()), traces
 
 
-def test_a_line_of_the_log_is_json_and_the_id_of_a_run_joins_them(
-    run: Run, watched: Stack
-) -> None:
+def test_a_line_of_the_log_is_json_and_the_id_of_a_run_joins_them(run: Run, watched: Stack) -> None:
     by_noun = {
         noun: [json.loads(line) for line in watched.logs(noun).splitlines()] for noun in NOUNS
     }
@@ -183,13 +177,14 @@ def test_a_line_of_the_log_is_json_and_the_id_of_a_run_joins_them(
 def test_a_service_that_is_gone_is_told_until_it_is_back(
     watched: Stack, prometheus: Prometheus
 ) -> None:
-    firing = 'ALERTS{alertname="ServiceDown", alertstate="firing"}'
-    assert prometheus.query(firing) == []
+    def down() -> list[str]:
+        return prometheus.firing("ServiceDown")
+
+    until(down, lambda jobs: jobs == [])
     watched.stop("playback")
-    found = prometheus.until(firing, bool)
-    assert [labels["job"] for labels, _ in found] == ["playback"]
+    assert until(down, bool) == ["playback"]
     watched.start("playback")
-    prometheus.until(firing, lambda rows: not rows)
+    until(down, lambda jobs: jobs == [])
 
 
 def looking_often(folder: Path) -> Path:
@@ -208,10 +203,6 @@ def looking_often(folder: Path) -> Path:
 
 def _jobs(rows: Samples) -> Counter[str]:
     return Counter(labels["job"] for labels, _ in rows)
-
-
-def _all_are(wanted: float, rows: Samples) -> bool:
-    return all(value == wanted for _, value in rows)
 
 
 def _sent(stack: Stack) -> list[Span]:
