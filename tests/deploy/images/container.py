@@ -68,14 +68,14 @@ class Container:
 
 @contextlib.contextmanager
 def running(
-    image: str, *command: str, options: Sequence[str] = (), health_seconds: float = 1
+    image: str, *command: str, options: Sequence[str] = (), health_seconds: float = 2
 ) -> Iterator[Container]:
     """A container with these options of `docker run`, gone with its volumes afterwards.
 
     Its health is asked for every `health_seconds`, not every ten.
     """
     probes = (
-        *("--health-interval", f"{health_seconds}s", "--health-timeout", "2s"),
+        *("--health-interval", f"{health_seconds}s", "--health-timeout", "5s"),
         *("--health-start-period", "0s", "--health-retries", "1000"),
     )
     name = f"demiurge-{secrets.token_hex(4)}"

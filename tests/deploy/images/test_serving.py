@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -12,35 +11,23 @@ from demiurge.gateway.v1.gateway_service_pb2_grpc import PipelineServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.conftest import sound, upload_messages
-from tests.deploy.conftest import NOUNS
-from tests.deploy.images.container import PEERS, Container, output, refused, running
+from tests.deploy.building import NOUNS
+from tests.deploy.images.container import PEERS, output, refused, running
 
 pytestmark = pytest.mark.containers
 # Without TLS and token, as nobody should: nothing but these tests reaches them.
 OPEN = ("--env", "DEMIURGE_ALLOW_INSECURE_BIND=true")
 
 
-@pytest.fixture(scope="module")
-def served(images: Mapping[str, str]) -> Iterator[dict[str, Container]]:
-    """The six, started together: waiting for one is waiting for all."""
-    with ExitStack() as stack:
-        yield {
-            noun: stack.enter_context(running(images[noun], options=(*OPEN, *PEERS)))
-            for noun in NOUNS
-        }
-
-
 @pytest.mark.parametrize("noun", NOUNS)
-def test_it_becomes_healthy_and_ends_in_peace(served: dict[str, Container], noun: str) -> None:
-    container = served[noun]
-    container.wait_until("healthy")
-    assert "readiness: SERVING" in container.execute("demiurge", "health")
-    assert "DEMIURGE" not in container.logs()
-    # Its user, and the command itself as the first process, which signals reach.
-    first = container.execute("python", "-c", "print(open('/proc/1/cmdline').read())")
-    assert first.strip("\0\n").split("\0")[-3:] == ["/opt/demiurge/bin/demiurge", "serve", noun]
-    container.signal("TERM")
-    assert container.end() == 0
+def test_it_becomes_healthy_and_ends_in_peace(images: Mapping[str, str], noun: str) -> None:
+    with running(images[noun], options=(*OPEN, *PEERS)) as container:
+        container.wait_until("healthy")
+        # The command itself is the first process, which signals reach.
+        first = container.execute("cat", "/proc/1/cmdline")
+        assert first.rstrip("\0").split("\0")[1:] == ["/opt/demiurge/bin/demiurge", "serve", noun]
+        container.signal("TERM")
+        assert container.end() == 0
 
 
 def test_a_call_in_flight_is_finished_before_the_end(images: Mapping[str, str]) -> None:
