@@ -1,10 +1,10 @@
-"""What jobs do in a cluster, done by processes: their words and environment, over a real S3 server."""
+"""What jobs do in a cluster, done by processes with their words and environment, over real S3."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from hashlib import sha256
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,11 +30,6 @@ SHORTER = {
     "--files=1000": "--files=18",
     "--duration=10": "--duration=0.3",
 }
-
-
-def made(store: ObjectStore, below: str) -> dict[str, str]:
-    """Hashes of what is stored there, by key."""
-    return {key: sha256(store.read(key)).hexdigest() for key in store.keys(below)}
 
 
 class Pods:
@@ -65,51 +60,59 @@ class Pods:
         )
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A store with models and recordings, and jobs that work on it."""
+
+    world: World
+    store: ObjectStore
+    folder: Path
+    place: Mapping[str, str]
+    """The variables by which the store is found."""
+
+    def said(self, job: str, replaced: Mapping[str, str]) -> list[str]:
+        """What each pod of the job said, once all have succeeded."""
+        pods = Pods(self.world, job, self.folder, replaced)
+        running = [pods.run(i, **self.place) for i in range(pods.job["spec"]["completions"])]
+        said = [process.communicate(timeout=400)[0] for process in running]
+        assert {process.returncode for process in running} == {0}, said
+        return said
+
+    def made(self, below: str) -> set[str]:
+        """Keys of what is stored there."""
+        return set(self.store.keys(below))
+
+
+@pytest.fixture
+def cluster(
+    worlds: Mapping[str, World], open_stack: OpenStack, seaweed: Seaweed, tmp_path: Path
+) -> Iterator[Cluster]:
+    place = {"DEMIURGE_STORE": seaweed.location(), **seaweed.environment}
+    store = place["DEMIURGE_STORE"]
+    with open_stack(tmp_path, store=store, environment=seaweed.environment) as stack:
+        for number in range(5):
+            stack.store.put(f"audio/recordings/{number}.wav", sound(2.0, number))
+        yield Cluster(worlds["local"], stack.store, tmp_path, place)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "below", "files"),
     [("generate", "audio/generated/", 18), ("extract", "descriptors/", 5)],
 )
 def test_the_pods_of_a_job_leave_the_whole_in_the_store(
-    job: str,
-    below: str,
-    files: int,
-    worlds: Mapping[str, World],
-    open_stack: OpenStack,
-    seaweed: Seaweed,
-    tmp_path: Path,
+    job: str, below: str, files: int, cluster: Cluster
 ) -> None:
-    place = {"DEMIURGE_STORE": seaweed.location(), **seaweed.environment}
-    with open_stack(
-        tmp_path, store=place["DEMIURGE_STORE"], environment=seaweed.environment
-    ) as stack:
-        for number in range(5):
-            stack.store.put(f"audio/recordings/{number}.wav", sound(0.3, number))
-        pods = Pods(worlds["local"], job, tmp_path, SHORTER)
-        running = [pods.run(i, **place) for i in range(pods.job["spec"]["completions"])]
-        for process in running:
-            said, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, said
-        assert len(made(stack.store, below)) == files
+    cluster.said(job, SHORTER)
+    assert len(cluster.made(below)) == files
 
 
 @pytest.mark.slow
-def test_the_pods_of_a_training_meet_and_train_one_model(
-    worlds: Mapping[str, World], open_stack: OpenStack, seaweed: Seaweed, tmp_path: Path
-) -> None:
-    place = {"DEMIURGE_STORE": seaweed.location(), **seaweed.environment}
-    with open_stack(
-        tmp_path, store=place["DEMIURGE_STORE"], environment=seaweed.environment
-    ) as stack:
-        for number in range(4):
-            stack.store.put(f"audio/recordings/{number}.wav", sound(2.0, number))
-        before = made(stack.store, "models/melgan/")
-        port = {"--master-port=29500": f"--master-port={free_port()}"}
-        pods = Pods(worlds["local"], "train-nodes", tmp_path, NARROWER | port)
-        running = [pods.run(index, **place) for index in range(2)]
-        said = [process.communicate(timeout=400)[0] for process in running]
-        assert [process.returncode for process in running] == [0, 0], said
-        models = {key.split("/")[2] for key in made(stack.store, "models/melgan/").keys() - before}
-    assert len(models) == 1
-    assert "training melgan: 4 of 4" in said[0]
-    assert "training melgan" not in said[1]
+def test_the_pods_of_a_training_meet_and_train_one_model(cluster: Cluster) -> None:
+    before = cluster.made("models/melgan/")
+    port = {"--master-port=29500": f"--master-port={free_port()}"}
+    first, second = cluster.said("train-nodes", NARROWER | port)
+    made = cluster.made("models/melgan/") - before
+    assert len({key.split("/")[2] for key in made}) == 1
+    assert "training melgan: 4 of 4" in first
+    assert "training melgan" not in second

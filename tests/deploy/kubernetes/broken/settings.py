@@ -88,18 +88,16 @@ MUTATIONS = (
     ),
     Mutation("a certificate is not made", "references", CLUSTER, gone("Certificate", "query")),
     Mutation(
-        "a key is not in its Secret",
+        "a key is not in its ConfigMap",
         "references",
+        CLUSTER,
+        lambda world: world.one("ConfigMap", "envoy-tls")["data"].pop("clusters.yaml"),
+    ),
+    Mutation(
+        "a store is not given its key",
+        "files",
         LOCAL,
-        changed(
-            container("qdrant", "StatefulSet"),
-            "env",
-            0,
-            "valueFrom",
-            "secretKeyRef",
-            "key",
-            "api-key",
-        ),
+        changed(volume("qdrant", "secrets", "StatefulSet"), "secret", "secretName", "token"),
     ),
     Mutation(
         "Envoy's files lack one",

@@ -1,5 +1,6 @@
 """That every variable is a setting, with a value that can be, and leads to what is there."""
 
+import re
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -158,7 +159,8 @@ def files(world: World) -> Iterator[str]:
                 there |= found
                 secrets |= found if kind == "Secret" else set()
         words = {**environment_of(world, workload)}
-        words |= {word: word for word in container.get("command", [])}
+        command = [*container.get("command", []), *container.get("args", [])]
+        words |= {path: path for path in re.findall(r"/(?:run|etc)/[\w./-]+", " ".join(command))}
         named = {v for v in words.values() if v.startswith(("/run/", "/etc/"))}
         own = component_of(workload) in {"service", "job"}
         if own and workload["metadata"]["name"] != "query":
