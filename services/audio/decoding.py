@@ -69,7 +69,7 @@ class Decoders:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._owner = 0
+        self._owner = os.getpid()
 
     def start(self, request: bytes, sound: int) -> tuple[int, socket.socket]:
         """Sends the file on its way; the pipe that samples come from, and the lifeline.

@@ -24,7 +24,9 @@ def server_credentials(settings: RuntimeSettings) -> grpc.ServerCredentials | No
         return None
     renewed = _Renewed(settings)
     return grpc.dynamic_ssl_server_credentials(
-        first, renewed.certificates, require_client_authentication=settings.tls_ca is not None
+        first,
+        renewed.certificates,  # type: ignore[arg-type]  # gRPC takes None for "as before"
+        require_client_authentication=settings.tls_ca is not None,
     )
 
 
