@@ -217,7 +217,7 @@ def test_nobody_else_on_the_host_comes_past_the_folder_of_secrets(tmp_path: Path
 
 def test_certificates_are_of_one_authority_and_for_their_names(tmp_path: Path) -> None:
     folder = tmp_path / "certificates"
-    command = [COMPOSE / "make-certificates.sh", folder, "demiurge.example.org"]
+    command = [str(COMPOSE / "make-certificates.sh"), str(folder), "demiurge.example.org"]
     subprocess.run(command, check=True, capture_output=True)
     authority = folder / "authority" / "ca.crt"
     kept = (folder / "envoy" / "tls.key").read_bytes()
@@ -227,5 +227,5 @@ def test_certificates_are_of_one_authority_and_for_their_names(tmp_path: Path) -
     names = {"envoy": "demiurge.example.org", **{noun: noun for noun in NOUNS}}
     for name, host in names.items():
         certificate = folder / name / "tls.crt"
-        verified = ["openssl", "verify", "-CAfile", authority, "-verify_hostname", host]
-        subprocess.run([*verified, certificate], check=True, capture_output=True)
+        verified = ["openssl", "verify", "-CAfile", str(authority), "-verify_hostname", host]
+        subprocess.run([*verified, str(certificate)], check=True, capture_output=True)
