@@ -80,10 +80,7 @@ def play_training(scene: Scene) -> None:
     from services.cli.training.sitting import Workshop
     from services.runtime.object_store.folder import FolderStore
     from services.runtime.object_store.port import ObjectStore
-    from services.synth.unagan import examples
 
-    # Shorter is heard the same, and takes half of the time.
-    examples.GENERATED_SECONDS = 0.2
     # It comes after the training, and is the same again whatever happened before.
     judging.judge_version = lambda version, *_, **__: version
     scene.journal.unlink(missing_ok=True)

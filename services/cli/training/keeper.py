@@ -72,5 +72,6 @@ class Keeper:
             )
 
     def listen(self, trainer: Trainer) -> None:
-        """Sends sound of the step that was validated to W&B."""
-        self._tracker.listen(trainer.steps, trainer.examples())
+        """Sends sound of the step that was validated to W&B, if that hears it."""
+        if self._tracker.hears:
+            self._tracker.listen(trainer.steps, trainer.examples())

@@ -112,6 +112,11 @@ class Tracker:
         """Sends figures of one step, as plain numbers; a step that W&B has already is left out."""
         self._guard(self._log, step, figures)
 
+    @property
+    def hears(self) -> bool:
+        """Whether sounds are kept: not where W&B is disabled or has failed."""
+        return self._run is not None and not self._run.disabled
+
     def listen(self, step: int, examples: Mapping[str, tuple[NDArray[np.float32], int]]) -> None:
         """Sends sounds (mono samples, rate in hertz) by name, each with a spectrogram of it."""
         self._guard(self._listen, step, examples)

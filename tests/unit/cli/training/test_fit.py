@@ -202,9 +202,15 @@ def test_what_was_judged_keeps_its_card_when_its_training_goes_on(desk: Desk) ->
 
 def test_each_validation_can_be_heard(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[int] = []
+    monkeypatch.setattr(Tracker, "hears", True)
     monkeypatch.setattr(Tracker, "listen", lambda tracker, step, examples: heard.append(step))  # noqa: ARG005
     desk.train(Ramp(1.0, 2.0, 3.0, 4.0))
     assert heard == [1, 2, 3, 4]
+
+
+def test_sound_that_nobody_hears_is_not_made(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Ramp, "examples")
+    desk.train(Ramp(1.0, 2.0))
 
 
 def test_the_pace_is_that_of_the_steps_whatever_comes_between(
