@@ -1,4 +1,4 @@
-"""The stack with deploy/compose/tls.yml: who has no certificate, or another's, is let in nowhere."""
+"""The stack with deploy/compose/tls.yml: without its authority's certificates, nobody gets in."""
 
 import hashlib
 import subprocess
