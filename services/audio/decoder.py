@@ -29,6 +29,7 @@ ENDED = struct.Struct("<i")
 
 BLOCK_FRAMES = 65_536
 OUT_OF_MEMORY = 3
+MOST_DESCRIPTORS = 1024
 _SAMPLE_BYTES = 4
 # prctl's, by the kernel's headers.
 _DIE_WITH_PARENT, _NO_NEW_PRIVILEGES = 1, 38
@@ -90,6 +91,9 @@ def confine(memory_bytes: int, cpu_seconds: int) -> None:
 
 def serve(control: socket.socket, work: Callable[[int, int, int], None] = decode) -> None:
     """Forks for every request, says how each fork ended, and ends with whoever asked."""
+    # So that a fork has few to close.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(MOST_DESCRIPTORS, hard), hard))
     woken, waking = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(waking, False)
@@ -143,7 +147,7 @@ def _run(request: bytes, sound: int, samples: int, work: Callable[[int, int, int
         signal.set_wakeup_fd(-1)
         os.dup2(sound, 0)
         os.dup2(samples, 1)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.closerange(3, MOST_DESCRIPTORS)
         memory_bytes, cpu_seconds, max_channels = REQUEST.unpack(request)
         confine(memory_bytes, cpu_seconds)
         work(0, 1, max_channels)
