@@ -42,7 +42,7 @@ def trajectories(comparison: "Comparison") -> bytes:
     seconds = (np.arange(len(real)) - len(heard)) / comparison.frame_rate_hertz
     wide, high = 3.1 * len(names) + 2.3, 1.25 * len(entries) + 1.2
     # Every panel is alike: margins in inches do, and laying out so many takes half of the time.
-    figure = blank(wide, high, dots_per_inch=100, layout="none")
+    figure = blank(wide, high, dots_per_inch=100, is_laid_out=False)
     figure.subplots_adjust(
         left=2.2 / wide,
         right=1 - 0.15 / wide,
