@@ -5,8 +5,8 @@ BIN := $(CURDIR)/.venv/bin
 # Lets protos/generate.py find buf.
 export PATH := $(BIN):$(PATH)
 
-# Tests wait for processes and for each other's patience: more workers than processors.
-WORKERS ?= $(shell expr $$(nproc) + 1)
+# One more than there are processors, for tests also wait; each may take 1.5 GB, so at most six.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 5 ? n + 1 : 6)))
 SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
@@ -34,7 +34,7 @@ demo: install ## From the example recordings to a piece
 corpus: install ## Hours of music to train predictors on, from packages of Debian
 	$(BIN)/python examples/fetch_corpora.py
 
-test: install ## Every test that takes seconds, on all processors
+test: install ## Every test that takes seconds, side by side (WORKERS=n)
 	$(BIN)/python -m pytest -m "not slow and not containers" $(SIDE_BY_SIDE)
 
 test-long: install ## The tests that take minutes
