@@ -7,7 +7,7 @@ these: RIFF, RF64, AIFF, FLAC, Ogg with Vorbis, Opus or FLAC, and MPEG audio.
 
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 # Of the container, and of the samples in it, as libsndfile names them once it has opened a file.
 CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3"})
@@ -59,16 +59,22 @@ def is_known(file: BinaryIO) -> bool:
     for _ in range(_MAX_TAGS):
         file.seek(position)
         beginning = file.read(BEGINNING_BYTES)
-        if beginning[:3] != b"ID3":
+        tag = _tag_bytes(beginning)
+        if not tag:
             return _begins_known(beginning)
-        if len(beginning) < 10:
-            return False
-        # Four times seven bits, without the header.
-        size = 0
-        for octet in beginning[6:10]:
-            size = size << 7 | octet & 0x7F
-        position += 10 + size
+        position += tag
     return False
+
+
+def _tag_bytes(beginning: bytes) -> int:
+    """Length of the ID3 tag that comes first; 0 if none does."""
+    if beginning[:3] != b"ID3" or len(beginning) < 10:
+        return 0
+    size = 0
+    # Four times seven bits, without the tag's header.
+    for octet in beginning[6:10]:
+        size = size << 7 | octet & 0x7F
+    return 10 + size
 
 
 def _begins_known(beginning: bytes) -> bool:
@@ -96,20 +102,32 @@ def _ogg_packet(page: bytes) -> bytes:
 def channel_count_of(beginning: bytes) -> int | None:
     """The channels of a sound whose file begins so; None where that does not tell."""
     count = 0
-    if not _begins_known(beginning[:BEGINNING_BYTES]):
+    start = beginning[_tag_bytes(beginning) :]
+    if not _begins_known(start[:BEGINNING_BYTES]):
         return None
-    if beginning[:4] == b"RIFF":
-        at = beginning.find(b"fmt ", 12) + 8
-        if at >= 20 and len(beginning) >= at + 4:
-            count = int.from_bytes(beginning[at + 2 : at + 4], "little")
-    elif beginning[:4] == b"fLaC" and len(beginning) > 20:
-        count = (beginning[20] >> 1 & 7) + 1
-    elif beginning[:4] == b"OggS":
-        packet = _ogg_packet(beginning)
+    if start[:4] == b"RIFF":
+        count = _number_in_chunk(start, b"fmt ", 2, "little")
+    elif start[:4] == b"FORM":
+        count = _number_in_chunk(start, b"COMM", 0, "big")
+    elif start[:4] == b"fLaC" and len(start) > 20:
+        count = (start[20] >> 1 & 7) + 1
+    elif start[:4] == b"OggS":
+        packet = _ogg_packet(start)
         at = 11 if packet.startswith(b"\x01vorbis") else 9
         if len(packet) > at and not packet.startswith(b"\x7fFLAC"):
             count = packet[at]
+    elif start[0] == 0xFF:
+        count = 1 if start[3] >> 6 == 3 else 2
     return count or None
+
+
+def _number_in_chunk(
+    start: bytes, kind: bytes, offset: int, order: Literal["little", "big"]
+) -> int:
+    """Two bytes of the first chunk of that kind; 0 if they are not there."""
+    at = start.find(kind, 12)
+    place = at + 8 + offset
+    return int.from_bytes(start[place : place + 2], order) if at >= 0 else 0
 
 
 def wav_data(file: BinaryIO) -> WavData | None:

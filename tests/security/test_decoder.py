@@ -248,6 +248,18 @@ def test_exotic_formats_never_reach_a_parser(
         read_audio(file, name="wren.wav")
 
 
+@pytest.mark.parametrize("container", ["WAV", "AIFF", "FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_channels_are_told_without_a_decoder(container: str, channels: int) -> None:
+    content = encoded(container, None, NOISE[:, :channels])
+    tag = b"ID3\x04\0\0\0\0\0\x0a" + b"\0" * 10
+
+    assert reading.channel_count_of(content) == channels
+    assert reading.channel_count_of(tag + content) == channels
+    for end in range(60):
+        assert reading.channel_count_of(content[:end]) in {None, channels}
+
+
 @pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "G721_32"])
 def test_exotic_encodings_are_refused(subtype: str) -> None:
     with pytest.raises(UnreadableAudioError, match=f"WAV of {subtype} is not read here"):
