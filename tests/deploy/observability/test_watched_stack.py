@@ -42,12 +42,11 @@ FILES = 2
 # All models at once, without loading one, in the container that sees them.
 PUT = """
 from pathlib import Path
-from services.runtime.object_store.folder import FolderStore
 from services.runtime.object_store.opening import open_store
 from services.runtime.settings import RuntimeSettings, load
-models, store = FolderStore(Path("/files")), open_store(load(RuntimeSettings))
-for key in models.keys("models/"):
-    store.put(key, models.read(key))
+store, files = open_store(load(RuntimeSettings)), Path("/files")
+for path in files.glob("models/**/*.*"):
+    store.put(path.relative_to(files).as_posix(), path.read_bytes())
 """
 
 
