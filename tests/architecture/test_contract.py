@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROTO = Path("protos/demiurge/query/v1/query_service.proto")
+DESCRIPTORS = Path("deploy/envoy/demiurge.binpb")
 
 
 def check(root: Path) -> subprocess.CompletedProcess[str]:
@@ -29,6 +30,8 @@ def copy(tmp_path: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "protos", tmp_path / "protos", ignore=ignored)
     shutil.copy(ROOT / "buf.yaml", tmp_path)
+    (tmp_path / DESCRIPTORS).parent.mkdir(parents=True)
+    shutil.copy(ROOT / DESCRIPTORS, tmp_path / DESCRIPTORS)
     return tmp_path
 
 
@@ -57,6 +60,13 @@ def test_a_file_that_no_proto_makes_is_noticed(copy: Path) -> None:
     done = check(copy)
     assert done.returncode != 0
     assert "stale" in done.stderr
+
+
+def test_descriptors_that_no_proto_makes_are_noticed(copy: Path) -> None:
+    (copy / DESCRIPTORS).write_bytes((copy / DESCRIPTORS).read_bytes()[:-1])
+    done = check(copy)
+    assert done.returncode != 0
+    assert f"{DESCRIPTORS} is stale" in done.stderr
 
 
 def test_a_missing_comment_is_refused(copy: Path) -> None:
