@@ -87,13 +87,14 @@ def front(
 
     folder = tmp_path_factory.mktemp("front")
     shutil.copytree(trained_models, folder / "store")
-    (folder / "token").write_text(TOKEN)
+    token = folder / "token"
+    token.write_text(TOKEN)
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("DEMIURGE_")]:
             patch.delenv(name)
         patch.setenv("DEMIURGE_QUERY_FOLDER", str(folder / "query"))
         with (
-            everyone(names, folder, token_file=folder / "token"),
+            everyone(names, folder, token_file=token, predictor_token_file=token),
             running(folder, names.port) as proxy,
         ):
             front = Front(proxy, folder)
