@@ -3,6 +3,7 @@
 import contextlib
 import json
 import secrets
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -57,13 +58,28 @@ class Container:
         """Sends a signal to its first process, from outside, so that even STOP reaches it."""
         docker("kill", "--signal", name, self.identity)
 
+    def restart(self) -> None:
+        """Starts it again after its end."""
+        docker("start", self.identity)
+
+    def listening(self) -> set[int]:
+        """The TCP ports that others than itself reach."""
+        tables = self.execute("cat", "/proc/net/tcp", "/proc/net/tcp6").splitlines()
+        rows = [line.split() for line in tables if ":" in line]
+        sockets = [local.split(":") for _, local, _, state, *_ in rows if state == "0A"]
+        loopback = ("0100007F", "00000000000000000000000001000000")
+        return {int(port, 16) for address, port in sockets if address not in loopback}
+
     def end(self) -> int:
         """Waits for the end of its process: the exit code."""
         return int(docker("wait", self.identity))
 
     def logs(self) -> str:
-        """Standard output; what went to standard error is not in it."""
-        return docker("logs", self.identity)
+        """Standard output and standard error."""
+        command = ["docker", "logs", self.identity]
+        return subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ).stdout
 
 
 @contextlib.contextmanager
