@@ -14,16 +14,6 @@ pytestmark = [pytest.mark.containers, pytest.mark.slow]
 CORPUS = ROOT / "examples" / "corpus" / "prediction"
 MODELS = ("--unagan", "singer", "--melgan", "voice", "--predictor", "follower")
 SIZE = ("--files", "3", "--file-duration", "1", "--duration", "2")
-# SeaweedFS has its certificates elsewhere than MinIO.
-SEAWEED = """
-services:
-  minio:
-    command: !override [-s3.cert.file=/certs/public.crt, -s3.key.file=/certs/private.key]
-    healthcheck: !override
-      test: [CMD, python3, -c, "import socket; socket.create_connection(('127.0.0.1', 9000))"]
-      interval: 2s
-      start_period: 60s
-"""
 # From inside, where Envoy cannot help: with its own certificate, and as one without.
 CALL = """
 import sys, grpc
@@ -49,12 +39,8 @@ for name, channel in channels.items():
 
 
 @pytest.fixture(scope="module")
-def tls(
-    open_containers: OpenContainers, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
-    seaweed = tmp_path_factory.mktemp("tls") / "seaweed.yml"
-    seaweed.write_text(SEAWEED)
-    with open_containers(overlays=("tls", "seaweedfs", "tests"), files=[seaweed]) as stack:
+def tls(open_containers: OpenContainers) -> Iterator[Stack]:
+    with open_containers(overlays=("tls", "seaweedfs", "tests")) as stack:
         stack.import_models()
         yield stack
 
