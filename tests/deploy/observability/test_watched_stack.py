@@ -167,10 +167,9 @@ def test_a_line_of_the_log_is_json_and_the_id_of_a_run_joins_them(run: Run, watc
     }
     assert all(told.values()), {noun: len(lines) for noun, lines in told.items()}
     assert {"run succeeded"} <= {line["event"] for line in told["gateway"]}
-    envoy = [line for line in watched.logs("envoy").splitlines() if line.startswith("{")]
-    ids = {json.loads(line)["request_id"] for line in envoy}
     calls = {line["request_id"] for line in by_noun["gateway"] if line.get("event") == "call"}
-    assert calls - {None} <= ids | {run.id}
+    # Envoy writes what it has to say every ten seconds.
+    until(lambda: _passed_on(watched), lambda ids: calls - {run.id} <= ids)
 
 
 def test_a_service_that_is_gone_is_told_until_it_is_back(
@@ -202,6 +201,12 @@ def looking_often(folder: Path) -> Path:
 
 def _jobs(rows: Samples) -> Counter[str]:
     return Counter(labels["job"] for labels, _ in rows)
+
+
+def _passed_on(stack: Stack) -> set[str]:
+    """Request ids of the calls that Envoy has logged."""
+    lines = [line for line in stack.logs("envoy").splitlines() if line.startswith("{")]
+    return {json.loads(line)["request_id"] for line in lines}
 
 
 def _sent(stack: Stack) -> list[Span]:
