@@ -283,6 +283,13 @@ def docker(*arguments: str) -> str:
     return run(["docker", *arguments], timeout=120)
 
 
+def container_logs(container: str) -> list[dict[str, Any]]:
+    """The log records of one container, whichever process of it wrote them: each a JSON object."""
+    # Services log to stderr, where `run` does not look.
+    lines = run(["sh", "-c", f"exec docker logs {container} 2>&1"]).splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
 def run(
     command: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = 60
 ) -> str:

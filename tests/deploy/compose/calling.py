@@ -1,6 +1,5 @@
 """A client of a stack: one channel for as long as it is open, and who of the replicas answered."""
 
-import json
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from services.runtime.channels import open_blocking_channel
 from services.runtime.settings import NOUNS, RuntimeSettings
 from services.runtime.status import remote_errors
 from tests.conftest import MELGAN, UNAGAN
-from tests.deploy.stack import Stack, docker
+from tests.deploy.stack import Stack, container_logs
 
 GENERATE = "/demiurge.synth.v1.SynthService/GenerateAudio"
 
@@ -64,9 +63,8 @@ def answered(stack: Stack, noun: str = "synth", method: str = GENERATE) -> dict[
 
 def answered_by(container: str, method: str = GENERATE) -> int:
     """The same of one container, by its access log."""
-    lines = docker("logs", container).splitlines()
-    calls = [json.loads(line) for line in lines if method in line]
-    return sum(call.get("method") == method and call.get("code") == "OK" for call in calls)
+    records = container_logs(container)
+    return sum(record.get("method") == method and record["code"] == "OK" for record in records)
 
 
 class Steadily(threading.Thread):
