@@ -126,10 +126,12 @@ def calling(stack: Stack) -> Iterator[Caller]:
     """A caller for as long as the block."""
     from services.cli.connection import connect
 
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as opened:
-        for name, value in stack.environment().items():
-            patch.setenv(name, value)
-        yield Caller(stack, opened.enter_context(connect()))
+    with ExitStack() as opened:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in stack.environment().items():
+                patch.setenv(name, value)
+            client = opened.enter_context(connect())
+        yield Caller(stack, client)
 
 
 def wanted_run(seed: int, stage: str = "") -> "RunSpec":
