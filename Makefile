@@ -41,7 +41,7 @@ test-long: install ## The tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not containers" --timeout=3600
 
 images: install ## The image of each noun, with the torch of this machine where it is for CPUs
-	$(BIN)/python -m tests.deploy.building
+	$(BIN)/python deploy/docker/build.py
 
 test-deploy: install ## Images, compose and what breaks them: needs Docker; all of it takes an hour
 	$(BIN)/python -m pytest tests/deploy -m containers --timeout=3600

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.building import NOUNS
+from services.runtime.settings import NOUNS
 from tests.deploy.images.container import output, refused
 from tests.deploy.stack import ROOT
 

@@ -10,8 +10,8 @@ from demiurge.gateway.v1.gateway_service_pb2 import UploadAudioRequest
 from demiurge.gateway.v1.gateway_service_pb2_grpc import PipelineServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.runtime.settings import NOUNS
 from tests.conftest import sound, upload_messages
-from tests.deploy.building import NOUNS
 from tests.deploy.images.container import PEERS, output, refused, running
 
 pytestmark = pytest.mark.containers
