@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -230,10 +231,18 @@ class Stack:
         self.stop(noun)
         self.start(noun)
 
-    def wait(self, *nouns: str) -> None:
-        """Returns once these, or all, are healthy: after a kill, a pause or a cut."""
-        kept = ("--detach", "--no-build", "--no-deps", "--no-recreate")
-        self.compose("up", *kept, "--wait", "--wait-timeout", str(UP_SECONDS), *nouns)
+    def wait(self) -> None:
+        """Returns once all are healthy again: after a kill, a pause or a cut."""
+        # Compose's own waiting ends at once with whoever is still unhealthy.
+        deadline = time.monotonic() + UP_SECONDS
+        while sick := self._sick():
+            assert time.monotonic() < deadline, f"not healthy: {sick}\n{self.logs()[-6000:]}"
+            time.sleep(0.2)
+
+    def _sick(self) -> list[str]:
+        form = "{{.State.Status}} {{.State.Health.Status}} {{.Name}}"
+        states = docker("inspect", "--format", form, *self.containers()).splitlines()
+        return [state for state in states if not state.startswith("running healthy ")]
 
     def logs(self, *nouns: str) -> str:
         """Everything that these, or all, have logged; a line each, without Compose's prefixes."""

@@ -62,10 +62,8 @@ class Caller:
         from services.cli.following import states
         from services.cli.progress import Progress
 
-        last = run
         with Progress() as progress:
-            for last in states(self.client, wanted, run, progress):
-                pass
+            *_, last = states(self.client, wanted, run, progress)
         return last
 
     def made(self, wanted: "RunSpec") -> "Run":
@@ -96,6 +94,20 @@ class Caller:
                     frozen.enter_context(self._frozen(noun))
             self._reaches(run, stage)
             yield run
+
+    def in_each_stage(self, run: "Run") -> Iterator[str]:
+        """The stages of a run that has just begun, whose service is frozen at work in each."""
+        nouns = tuple(dict.fromkeys(WORKS_IN.values()))
+        with ExitStack() as frozen:
+            for noun in nouns:
+                frozen.enter_context(self._frozen(noun))
+            for stage in STAGES:
+                self._reaches(run, stage)
+                if stage == "predict":
+                    # It has indexed, and will be asked to match.
+                    self.stack.pause(WORKS_IN["match"])
+                yield stage
+                self.stack.unpause(WORKS_IN[stage])
 
     @contextmanager
     def _frozen(self, noun: str) -> Iterator[None]:

@@ -13,11 +13,13 @@ pytestmark = pytest.mark.containers
 VICTIMS = (*NOUNS, "envoy", "minio")
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_service_at_work_is_killed(stage: str, caller: Caller, undisturbed: Embedded) -> None:
-    wanted = wanted_run(100 + STAGES.index(stage), stage)
-    with caller.held(wanted, stage) as run:
-        # It dies as it thaws, with the call that it was given.
+def test_the_service_at_work_is_killed_in_each_stage_of_one_run(
+    caller: Caller, undisturbed: Embedded
+) -> None:
+    wanted = wanted_run(100, "generate")
+    run = caller.create(wanted)
+    for stage in caller.in_each_stage(run):
+        # It dies as it thaws, with the calls that it was given.
         caller.stack.kill(WORKS_IN[stage])
     assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
 

@@ -98,7 +98,9 @@ def test_a_run_gets_through_while_others_fill_the_queue(
 
 
 @pytest.mark.slow
-def test_overload_is_refused_at_once_and_costs_little_of_what_is_served(caller: Caller) -> None:
+def test_overload_is_refused_at_once_and_costs_little_of_what_is_served(
+    caller: Caller, record_property: Callable[[str, object], None]
+) -> None:
     def served(callers: int) -> Answers:
         calls = [predict(400)]
         address, settings = caller.stack.address, settings_of(caller)
@@ -109,13 +111,16 @@ def test_overload_is_refused_at_once_and_costs_little_of_what_is_served(caller: 
     assert set(overload.seconds) == {"OK", "RESOURCE_EXHAUSTED"}, overload.errors
     ratio = overload.count("OK") / max(before.count("OK"), after.count("OK"))
     refused = overload.percentile("RESOURCE_EXHAUSTED", 95)
-    print(f"goodput {ratio:.2f} of its peak; 95 of 100 refusals within {1000 * refused:.0f} ms")
+    record_property("goodput as a share of its peak", ratio)
+    record_property("seconds until 95 of 100 refusals", refused)
     assert ratio > GOODPUT
     assert refused < REFUSED_WITHIN_SECONDS
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_thousands_of_calls(caller: Caller) -> None:
+def test_memory_is_flat_over_thousands_of_calls(
+    caller: Caller, record_property: Callable[[str, object], None]
+) -> None:
     calls = [*small_calls(), predict(5)]
 
     def ask(count: int) -> None:
@@ -129,5 +134,5 @@ def test_memory_is_flat_over_thousands_of_calls(caller: Caller) -> None:
     ask(CALLS)
     after = {noun: caller.stack.memory_bytes(noun) for noun in before}
     grown = {noun: after[noun] - before[noun] for noun in before}
-    print({noun: f"{growth / 1024**2:.1f} MiB" for noun, growth in grown.items()})
+    record_property("bytes grown", grown)
     assert max(grown.values()) < GROWTH_BYTES, grown
