@@ -130,8 +130,13 @@ class Caller:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """After the call that is under way, nothing more is called."""
         self._stopped.set()
         self._thread.join()
+        assert not self.errors
 
     def goes_on(self, answers: int = 20) -> None:
         """Returns after so many answers more."""
@@ -202,7 +207,7 @@ def test_a_service_that_is_started_anew_is_waited_for(
             own_names.addresses["playback"] = [place]
             with served("playback", place, tmp_path):
                 caller.goes_on()
-                assert not caller.errors
+                caller.stop()
     tries = (call["attempts"] for call in proxy.calls() if call["path"] == path)
     assert max(tries) > 1
 
