@@ -61,6 +61,8 @@ class Stack:
         self.port = free_port()
         self.secrets = folder / "secrets"
         self.certificates = folder / "certificates" if "tls" in overlays else None
+        self.first_started: dict[str, str] = {}
+        """By service: when it was, in ISO 8601; whatever was restarted since."""
         self._cut: list[tuple[str, str, str]] = []
         self._files = [
             ROOT / "docker-compose.yml",
@@ -111,6 +113,10 @@ class Stack:
         except subprocess.CalledProcessError as error:
             states = self.compose("ps", "--all")
             raise RuntimeError(f"{error.stderr}\n{states}\n{self.logs()[-6000:]}") from None
+        for container in self.containers():
+            known = self.inspect(container)
+            noun = known["Config"]["Labels"]["com.docker.compose.service"]
+            self.first_started.setdefault(noun, known["State"]["StartedAt"])
 
     def make_secrets(self) -> None:
         """What an engineer makes before the first start."""
