@@ -18,9 +18,10 @@ Object = dict[str, Any]
 ROOT = Path(__file__).parents[3]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 KUBECTL = Path(sys.executable).parent / "kubectl"
-OVERLAYS = ("overlays/local", "overlays/gpu-cluster")
+OVERLAYS = ("overlays/local", "overlays/local-tls", "overlays/gpu-cluster")
 JOBS = tuple(sorted(f"jobs/{path.name}" for path in (KUBERNETES / "jobs").iterdir()))
-TARGETS = ("base", *OVERLAYS, *JOBS)
+CLUSTER_JOBS = tuple(f"overlays/gpu-cluster/{job}" for job in JOBS)
+TARGETS = ("base", *OVERLAYS, *JOBS, *CLUSTER_JOBS)
 LOCAL_SECRETS = ("token", "s3-access-key", "s3-secret-key", "qdrant-api-key")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CREATED = re.compile(r"create secret generic (\S+)((?: --from-file=\S+)+)")
@@ -66,7 +67,8 @@ class World:
             name: frozenset(re.findall(r"--from-file=(\S+)", files))
             for name, files in _CREATED.findall(text)
         }
-        return cls([each for part in (overlay, *JOBS) for each in targets[part]], promised)
+        jobs = CLUSTER_JOBS if overlay.endswith("gpu-cluster") else JOBS
+        return cls([each for part in (overlay, *jobs) for each in targets[part]], promised)
 
     def copy(self) -> "World":
         """One to break."""

@@ -12,6 +12,7 @@ CHECKS: tuple[Check, ...] = (
     objects.selectors,
     objects.ports,
     objects.nouns,
+    objects.images,
     objects.accounts,
     objects.budgets,
     objects.namespaces,
@@ -30,12 +31,13 @@ CHECKS: tuple[Check, ...] = (
     settings.files,
     settings.certificates,
     policies.policies,
+    policies.bounds,
     jobs.jobs,
 )
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("overlay", ["local", "gpu-cluster"])
+@pytest.mark.parametrize("overlay", ["local", "local-tls", "gpu-cluster"])
 def test_what_is_deployed_fits(check: Check, overlay: str, worlds: Mapping[str, World]) -> None:
     assert list(check(worlds[overlay])) == []
 
@@ -50,5 +52,5 @@ def test_no_secret_is_in_the_repository(targets: Mapping[str, list[Object]]) -> 
     made = {
         target for target, found in targets.items() if any(o["kind"] == "Secret" for o in found)
     }
-    assert made == {"overlays/local"}
+    assert made == {"overlays/local", "overlays/local-tls"}
     assert (KUBERNETES / "overlays/local/.gitignore").read_text() == "secrets/\n"

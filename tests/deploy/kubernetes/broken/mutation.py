@@ -117,4 +117,4 @@ def replaced(job: str, old: str, new: str) -> Callable[[World], object]:
     return apply
 
 
-LOCAL, CLUSTER = "local", "gpu-cluster"
+LOCAL, LOCAL_TLS, CLUSTER = "local", "local-tls", "gpu-cluster"

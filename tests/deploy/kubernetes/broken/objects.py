@@ -120,6 +120,12 @@ MUTATIONS = (
         LOCAL,
         changed(container("envoy"), "image", "envoyproxy/envoy:v1.30.0"),
     ),
+    Mutation(
+        "a job pulls a stranger's image",
+        "images",
+        CLUSTER,
+        changed(container("train", "Job"), "image", "demiurge/synth:0.1.0"),
+    ),
     Mutation("an account is not there", "accounts", LOCAL, gone("ServiceAccount", "gateway")),
     Mutation(
         "a pod may ask the cluster",

@@ -111,6 +111,14 @@ MUTATIONS = (
         changed(container("query"), "volumeMounts", 2, "readOnly", True),
     ),
     Mutation(
+        "what was compiled is hidden",
+        "writable",
+        LOCAL,
+        lambda world: container("descriptor")(world)["volumeMounts"].append(
+            {"name": "tmp", "mountPath": "/var/cache"}
+        ),
+    ),
+    Mutation(
         "a probe asks the port of calls",
         "probes",
         LOCAL,

@@ -1,6 +1,13 @@
 """Policies that let too few or too many through."""
 
-from tests.deploy.kubernetes.broken.mutation import CLUSTER, Mutation, allowing, gone
+from tests.deploy.kubernetes.broken.mutation import (
+    CLUSTER,
+    Mutation,
+    allowing,
+    changed,
+    gone,
+    named,
+)
 
 ANYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0"}}
 DESCRIPTOR = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "descriptor"}}}
@@ -53,6 +60,25 @@ MUTATIONS = (
             allowing("playback", DESCRIPTOR, 50051)(world),
             world.one("NetworkPolicy", "services")["spec"]["ingress"][0].pop("from"),
         ),
+    ),
+    Mutation("traces stay here", "policies", CLUSTER, gone("NetworkPolicy", "traces")),
+    Mutation(
+        "Envoy's traces stay here",
+        "policies",
+        CLUSTER,
+        changed(
+            named("NetworkPolicy", "traces"),
+            "spec",
+            "podSelector",
+            {"matchLabels": {"app.kubernetes.io/component": "service"}},
+        ),
+    ),
+    Mutation("pods are let out to everywhere", "bounds", CLUSTER, allowing("synth", ANYWHERE, 443)),
+    Mutation(
+        "pods are let out to whomever",
+        "bounds",
+        CLUSTER,
+        lambda world: world.one("NetworkPolicy", "external-objects")["spec"]["egress"][0].pop("to"),
     ),
     Mutation(
         "nodes of a training are parted", "policies", CLUSTER, gone("NetworkPolicy", "train-nodes")

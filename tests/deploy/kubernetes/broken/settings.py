@@ -3,6 +3,7 @@
 from tests.deploy.kubernetes.broken.mutation import (
     CLUSTER,
     LOCAL,
+    LOCAL_TLS,
     Mutation,
     changed,
     container,
@@ -49,6 +50,12 @@ MUTATIONS = (
         "settings",
         CLUSTER,
         settings(DEMIURGE_QUERY_URL="http://qdrant:6333"),
+    ),
+    Mutation(
+        "sounds go unprotected beside TLS",
+        "settings",
+        LOCAL_TLS,
+        changed(named("ConfigMap", "store"), "data", "DEMIURGE_S3_ENDPOINT", "http://minio:9000"),
     ),
     Mutation(
         "the store has no keys",
@@ -132,6 +139,18 @@ MUTATIONS = (
         changed(container("envoy"), "command", 2, "/etc/envoy/main.yaml"),
     ),
     Mutation(
+        "nobody makes the authority of the store",
+        "files",
+        LOCAL_TLS,
+        gone("Certificate", "store-authority"),
+    ),
+    Mutation(
+        "a job does not know the authority of the store",
+        "files",
+        LOCAL_TLS,
+        lambda world: container("generate", "Job")(world)["volumeMounts"].pop(),
+    ),
+    Mutation(
         "certificates are mounted elsewhere",
         "files",
         CLUSTER,
@@ -142,6 +161,30 @@ MUTATIONS = (
         "certificates",
         CLUSTER,
         changed(named("Certificate", "synth"), "spec", "dnsNames", ["synth.local"]),
+    ),
+    Mutation(
+        "Envoy cannot be called through a tunnel",
+        "certificates",
+        CLUSTER,
+        lambda world: world.one("Certificate", "envoy")["spec"]["dnsNames"].remove("localhost"),
+    ),
+    Mutation(
+        "Envoy has no name outside",
+        "certificates",
+        CLUSTER,
+        lambda world: world.one("Certificate", "envoy")["spec"]["dnsNames"].pop(),
+    ),
+    Mutation(
+        "a store shows the name of another",
+        "certificates",
+        LOCAL_TLS,
+        changed(named("Certificate", "minio"), "spec", "dnsNames", ["qdrant"]),
+    ),
+    Mutation(
+        "Envoy's traces have no configuration",
+        "references",
+        CLUSTER,
+        lambda world: world.one("ConfigMap", "envoy")["data"].pop("tracing.yaml"),
     ),
     Mutation(
         "a certificate is for servers alone",

@@ -10,6 +10,7 @@ from services.runtime.settings import NOUNS
 from tests.deploy.kubernetes.rendering import (
     KUBERNETES,
     ROOT,
+    Object,
     World,
     component_of,
     container_of,
@@ -34,14 +35,16 @@ def selectors(world: World) -> Iterator[str]:
             if not matches(spread["labelSelector"], labels_of(workload)):
                 yield f"{name_of(workload)} spreads pods that are not its own"
     for each in world.all("Service", "PodDisruptionBudget"):
+        if each["spec"].get("type") == "ExternalName":
+            continue
         taken = [name_of(w) for w in world.workloads() if matches(_selector(each), labels_of(w))]
         expected = each["metadata"]["name"]
         if [name.partition("/")[2] for name in taken] != [expected]:
             yield f"{name_of(each)} selects the pods of {taken}, not of {expected}"
 
 
-def _selector(thing: dict[str, object]) -> dict[str, object]:
-    return thing["spec"]["selector"]  # type: ignore[index,no-any-return]
+def _selector(thing: Object) -> Object | None:
+    return thing["spec"].get("selector")  # type: ignore[no-any-return]
 
 
 def ports(world: World) -> Iterator[str]:
@@ -85,6 +88,17 @@ def nouns(world: World) -> Iterator[str]:
             yield f"{name_of(workload)}: {image} is of no noun"
         if "demiurge/" not in image and compose[name]["image"] != image:
             yield f"{name_of(workload)}: compose has {compose[name]['image']}, not {image}"
+
+
+def images(world: World) -> Iterator[str]:
+    """Images of the project all come from one place: services, stores and jobs."""
+    found: dict[str, set[str]] = {}
+    for workload in world.workloads():
+        prefix, own, _ = container_of(workload)["image"].rpartition("demiurge/")
+        if own:
+            found.setdefault(prefix, set()).add(name_of(workload))
+    if len(found) != 1:
+        yield f"images are pulled from several places: {found}"
 
 
 def accounts(world: World) -> Iterator[str]:

@@ -104,6 +104,9 @@ def writable(world: World) -> Iterator[str]:
                 yield f"{name_of(workload)} cannot write to {variable}={path}"
             elif variable in {"DEMIURGE_HOME", "TMPDIR"} and volume["emptyDir"].get("medium"):
                 yield f"{name_of(workload)} keeps {variable} in memory"
+        compiled = PurePosixPath(environment["NUMBA_CACHE_DIR"])
+        if any(compiled.is_relative_to(mount["mountPath"]) for mount in mounts):
+            yield f"{name_of(workload)} hides what its image has compiled in {compiled}"
 
 
 def probes(world: World) -> Iterator[str]:

@@ -24,8 +24,10 @@ from tests.deploy.kubernetes.rendering import (
 OUTSIDE: dict[str, str] = {}
 """The labels of a pod that is none of ours."""
 ELSEWHERE, MONITORING, DNS = "elsewhere", "monitoring", "kube-system"
-# An address of nobody's, for what is outside the cluster.
-_EXTERNAL = ipaddress.ip_address("192.0.2.1")
+# Of the network that stands for what is outside the cluster until it is replaced.
+_EXTERNAL = ipaddress.ip_address("203.0.113.1")
+SHORTEST_PREFIX = 8
+"""Of a network that pods may be let out to: less is most of the world."""
 
 
 def policies(world: World) -> Iterator[str]:
@@ -33,10 +35,18 @@ def policies(world: World) -> Iterator[str]:
     if not any(world.all("NetworkPolicy")):
         return
     pods = {workload["metadata"]["name"]: labels_of(workload) for workload in world.workloads()}
+    elsewhere = {
+        each["metadata"]["name"]: each["spec"]["externalName"].split(".")[1]
+        for each in world.all("Service")
+        if each["spec"].get("type") == "ExternalName"
+    }
     for workload in world.workloads():
         caller = workload["metadata"]["name"]
         for host, port in _called(world, workload):
-            if host in pods and not _open(world, pods[caller], pods[host], port):
+            if host in elsewhere:
+                if not _leaves(world, pods[caller], {}, port, namespace=elsewhere[host]):
+                    yield f"{name_of(workload)} is not let out to {host}, in {elsewhere[host]}"
+            elif host in pods and not _open(world, pods[caller], pods[host], port):
                 yield f"{name_of(workload)} calls {host}:{port} and is not let through"
             elif host not in pods and not _leaves(world, pods[caller], None, port):
                 yield f"{name_of(workload)} calls {host}:{port} and is not let out"
@@ -51,6 +61,16 @@ def policies(world: World) -> Iterator[str]:
     if not _enters(world, OUTSIDE, pods["envoy"], 50051, ELSEWHERE):
         yield "nobody can call Envoy"
     yield from _shut(world, pods)
+
+
+def bounds(world: World) -> Iterator[str]:
+    """Nothing is let out to everywhere."""
+    for policy in world.all("NetworkPolicy"):
+        for rule in policy["spec"].get("egress", []):
+            peers = rule.get("to", [])
+            blocks = [ipaddress.ip_network(p["ipBlock"]["cidr"]) for p in peers if "ipBlock" in p]
+            if not peers or any(block.prefixlen < SHORTEST_PREFIX for block in blocks):
+                yield f"{name_of(policy)} lets pods out to everywhere"
 
 
 def _shut(world: World, pods: dict[str, dict[str, str]]) -> Iterator[str]:
@@ -81,6 +101,12 @@ def _called(world: World, workload: Object) -> Iterator[tuple[str, int]]:
     if port := re.search(r"--master-port=(\d+)", " ".join(container_of(workload).get("args", []))):
         yield name, int(port[1])
     if name == "envoy":
+        started = container_of(workload)["command"]
+        if "--config-yaml" in started:
+            variable = started[started.index("--config-yaml") + 1].strip("$()")
+            for endpoint in _endpoints(yaml.safe_load(environment_of(world, workload)[variable])):
+                address = endpoint["address"]["socket_address"]
+                yield address["address"], address["port_value"]
         clusters = yaml.safe_load((ROOT / "deploy" / "envoy" / "clusters.yaml").read_text())
         for endpoint in _endpoints(clusters):
             address = endpoint["address"]["socket_address"]

@@ -23,6 +23,7 @@ from tests.deploy.kubernetes.rendering import (
 )
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+BOTH_ENDS = {"server auth", "client auth"}
 
 
 def settings_of(noun: str) -> type[ServiceSettings]:
@@ -52,6 +53,9 @@ def _refusals(workload: Object) -> Iterator[str]:
         runtime = load(RuntimeSettings)
         if component_of(workload) == "service":
             checked_bind(runtime)
+            endpoint = load(S3Settings).endpoint
+            if not runtime.allow_insecure_bind and not endpoint.startswith("https:"):
+                yield f"sounds go to {endpoint} unprotected, beside TLS"
         if workload["metadata"]["name"] == "query":
             with TemporaryDirectory() as folder:
                 key = Path(folder, "key")
@@ -103,7 +107,9 @@ def references(world: World) -> Iterator[str]:
     """Every ConfigMap and Secret that a pod names is there, or promised, with the keys it uses."""
     known = _known(world)
     for workload in world.workloads():
-        for kind, name, keys in _named(workload):
+        for kind, name, keys, optional in _named(workload):
+            if (kind, name) not in known and optional:
+                continue
             if (kind, name) not in known:
                 yield f"{name_of(workload)} names {kind}/{name}, which nobody makes"
             elif missing := keys - known[kind, name]:
@@ -122,29 +128,32 @@ def _known(world: World) -> dict[tuple[str, str], frozenset[str]]:
     return found
 
 
-def _named(workload: Object) -> Iterator[tuple[str, str, frozenset[str]]]:
+def _named(workload: Object) -> Iterator[tuple[str, str, frozenset[str], bool]]:
+    """Kind, name and keys of what a pod needs, and whether it starts without."""
     none: frozenset[str] = frozenset()
     container = container_of(workload)
     for source in container.get("envFrom", []):
-        yield "ConfigMap", source["configMapRef"]["name"], none
+        yield "ConfigMap", source["configMapRef"]["name"], none, False
     for variable in container.get("env", []):
-        if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
-            yield "Secret", reference["name"], frozenset({reference["key"]})
-    for source in _sources(workload):
-        keys = frozenset(item["key"] for item in source[2])
-        yield source[0], source[1], keys
+        for kind in ("Secret", "ConfigMap"):
+            key = f"{kind[0].lower()}{kind[1:]}KeyRef"
+            if reference := variable.get("valueFrom", {}).get(key):
+                yield kind, reference["name"], frozenset({reference["key"]}), False
+    for kind, name, items, optional in _sources(workload):
+        yield kind, name, frozenset(item["key"] for item in items), optional
 
 
-def _sources(workload: Object, mount: str = "") -> Iterator[tuple[str, str, list[Object]]]:
-    """Kind, name and items of what is mounted, of one volume only if it is named."""
+def _sources(workload: Object, mount: str = "") -> Iterator[tuple[str, str, list[Object], bool]]:
+    """Kind, name, items and `optional` of what is mounted, of one volume only if it is named."""
     for volume in pod_of(workload).get("volumes", []):
         if mount and volume["name"] != mount:
             continue
         for source in volume.get("projected", {}).get("sources", [volume]):
             if secret := source.get("secret"):
-                yield "Secret", secret.get("name") or secret["secretName"], secret.get("items", [])
+                name = secret.get("name") or secret["secretName"]
+                yield "Secret", name, secret.get("items", []), secret.get("optional", False)
             elif configuration := source.get("configMap"):
-                yield "ConfigMap", configuration["name"], configuration.get("items", [])
+                yield "ConfigMap", configuration["name"], configuration.get("items", []), False
 
 
 def files(world: World) -> Iterator[str]:
@@ -153,11 +162,13 @@ def files(world: World) -> Iterator[str]:
     for workload in world.workloads():
         container, there, secrets = container_of(workload), set(), set()
         for mount in container.get("volumeMounts", []):
-            for kind, name, items in _sources(workload, mount["name"]):
+            for kind, name, items, optional in _sources(workload, mount["name"]):
+                if optional and (kind, name) not in known:
+                    continue
                 paths = [item["path"] for item in items] or known.get((kind, name), [])
                 found = {f"{mount['mountPath']}/{path}" for path in paths}
                 there |= found
-                secrets |= found if kind == "Secret" else set()
+                secrets |= found if kind == "Secret" and not optional else set()
         words = {**environment_of(world, workload)}
         command = [*container.get("command", []), *container.get("args", [])]
         words |= {path: path for path in re.findall(r"/(?:run|etc)/[\w./-]+", " ".join(command))}
@@ -173,9 +184,9 @@ def files(world: World) -> Iterator[str]:
 
 
 def certificates(world: World) -> Iterator[str]:
-    """A certificate bears the names by which its service is called, for both ends of TLS."""
+    """A certificate bears the names by which its pods are called, for the ends that they are."""
     for workload in world.workloads():
-        mounted = {name for kind, name, _ in _sources(workload, "tls")}
+        mounted = {name for kind, name, *_ in _sources(workload, "tls")}
         for certificate in world.all("Certificate"):
             spec = certificate["spec"]
             if spec["secretName"] not in mounted:
@@ -183,11 +194,16 @@ def certificates(world: World) -> Iterator[str]:
             called = [
                 service["metadata"]["name"]
                 for service in world.all("Service")
-                if matches(service["spec"]["selector"], labels_of(workload))
+                if matches(service["spec"].get("selector"), labels_of(workload))
             ]
+            if component_of(workload) == "proxy":
+                called += ["localhost"]
+                if not any("." in name and ".svc" not in name for name in spec["dnsNames"]):
+                    yield f"{name_of(workload)} has no name outside the cluster"
             if not set(called) <= set(spec["dnsNames"]):
                 yield f"{name_of(workload)} is called {called}, not {spec['dnsNames']}"
-            if not {"server auth", "client auth"} <= set(spec["usages"]):
-                yield f"{name_of(certificate)} is not for both ends"
+            ends = {"server auth"} if component_of(workload) == "store" else BOTH_ENDS
+            if not ends <= set(spec["usages"]):
+                yield f"{name_of(certificate)} is not for {sorted(ends)}"
         if mounted and mounted != {f"{workload['metadata']['name']}-tls"}:
             yield f"{name_of(workload)} has the certificate of another: {mounted}"
