@@ -136,3 +136,15 @@ class ConfigurationError(DemiurgeError):
     """A setting that cannot work. `culprit` is the environment variable."""
 
     reason = "CONFIGURATION"
+
+
+FAULTS = (CorruptObjectError, StorageFullError, UnauthenticatedError, UnavailableError)
+"""What is wrong with a store or index itself. The others are answers: no such key, a name taken."""
+FAULT_REASONS = (*(fault.reason for fault in FAULTS), DemiurgeError.reason)
+
+
+def fault_of(error: Exception) -> str:
+    """Why a store or index failed, one of FAULT_REASONS; "" if it did its part and says no."""
+    if isinstance(error, FAULTS):
+        return error.reason
+    return "" if isinstance(error, DemiurgeError) else DemiurgeError.reason

@@ -281,12 +281,11 @@ def open_stack(trained_models: Path) -> OpenStack:
     Objects are in the folder, too, unless `store` names another place, as in
     `open_stack(folder, store=seaweed.location(), environment=seaweed.environment)`.
     """
-    from services.cli.composition import Ground, build
+    from services.cli.composition import build, open_ground
     from services.cli.connection import client_of
     from services.runtime.channels import open_blocking_channel
     from services.runtime.embedding import embedded, embedded_settings
     from services.runtime.object_store.folder import FolderStore
-    from services.runtime.object_store.opening import open_store
     from services.runtime.settings import NOUNS, RuntimeSettings
 
     models = FolderStore(trained_models)
@@ -301,12 +300,14 @@ def open_stack(trained_models: Path) -> OpenStack:
             patch.setenv("DEMIURGE_QUERY_FOLDER", str(folder / "query"))
             settings.setdefault("store", str(folder / "store"))
             runtime = embedded_settings(RuntimeSettings(**settings))
-            ground = Ground(runtime, open_store(runtime))
+            ground = open_ground(runtime)
             for key in models.keys(""):
                 if not ground.store.exists(key):
                     ground.store.put(key, models.read(key))
             own = [noun for noun in NOUNS if not runtime.address_of(noun)]
-            with embedded(lambda: [build(noun, ground) for noun in own], runtime) as server:
+            with embedded(
+                lambda: [build(noun, ground) for noun in own], runtime, ground.metrics
+            ) as server:
                 ground.own_address = f"127.0.0.1:{server.port}"
                 with open_blocking_channel(ground.own_address, runtime) as channel:
                     client = client_of(dict.fromkeys(NOUNS, channel))

@@ -1,17 +1,20 @@
 """The composition root: every service built here, from settings, and nowhere else."""
 
 import asyncio
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.errors import ConfigurationError
 from services.runtime.metrics import Metrics
+from services.runtime.object_store.opening import open_store
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.server import Registration
 from services.runtime.settings import RuntimeSettings, load
 from services.runtime.tracing import Tracing
-from services.runtime.watched import watched
+from services.runtime.watched import WatchedStore
 
 if TYPE_CHECKING:
     from services.query.index import VectorIndex
@@ -24,15 +27,12 @@ class Ground:
 
     runtime: RuntimeSettings
     store: ObjectStore
+    metrics: Metrics
     own_address: str = ""
     """host:port of this process's own server, where it serves every noun; set once it is bound."""
     lasting: bool = False
     """Whether this process serves until it is told to stop, not only for the length of a verb."""
-    metrics: Metrics = field(default_factory=Metrics)
     tracing: Tracing = field(default_factory=Tracing)
-
-    def __post_init__(self) -> None:
-        self.store = watched(self.store, self.metrics.store_call)
 
     def address_of(self, noun: str) -> str:
         """host:port of a service: as set, or this process's own.
@@ -48,6 +48,20 @@ class Ground:
         return address
 
 
+def open_ground(
+    runtime: RuntimeSettings, *, lasting: bool = False, tracing: Tracing | None = None
+) -> Ground:
+    """The ground that these settings describe: their store, watched, and the disks of this process.
+
+    Raises what opening the store raises.
+    """
+    metrics = Metrics()
+    for folder in {Path(tempfile.gettempdir()), runtime.home}:
+        metrics.watch_disk(folder)
+    store = WatchedStore(open_store(runtime), metrics)
+    return Ground(runtime, store, metrics, lasting=lasting, tracing=tracing or Tracing())
+
+
 def build(noun: str, ground: Ground) -> Registration:
     """One service, ready to be added to a server; its packages are imported only now."""
     return BUILDERS[noun](ground)
@@ -58,14 +72,15 @@ def _synth(ground: Ground) -> Registration:
 
     from services.runtime.device_queue import DeviceQueue
     from services.runtime.model_store import ModelStore
+    from services.synth.metrics import SynthMetrics
     from services.synth.servicer import SynthServicer
     from services.synth.settings import SynthSettings
 
     settings = load(SynthSettings)
-    metrics = ground.metrics
-    queue = DeviceQueue(settings.queue_capacity, metrics=metrics.queue("synth"))
+    queue = DeviceQueue(settings.queue_capacity, metrics=ground.metrics.queue("synth"))
+    metrics = SynthMetrics(ground.metrics.registry)
     servicer = SynthServicer(settings, ground.store, ModelStore(ground.store), queue, metrics)
-    metrics.watch_device(servicer.device_memory)
+    ground.metrics.watch_device(servicer.device_memory)
     return Registration(
         "demiurge.synth.v1.SynthService",
         lambda server: add_SynthServiceServicer_to_server(servicer, server),
@@ -118,9 +133,10 @@ def _query(ground: Ground) -> Registration:
 
     from services.query.servicer import QueryServicer
     from services.query.settings import QuerySettings
+    from services.query.watched import WatchedIndex
 
     settings = load(QuerySettings)
-    index = watched(_index(settings, ground.runtime), ground.metrics.index_call)
+    index = WatchedIndex(_index(settings, ground.runtime), ground.metrics.registry)
     servicer = QueryServicer(settings, ground.store, index)
     return Registration(
         "demiurge.query.v1.QueryService",
@@ -167,6 +183,7 @@ def _gateway(ground: Ground) -> Registration:
 
     from services.gateway.audio_library import AudioLibrary
     from services.gateway.live import LiveRuns
+    from services.gateway.metrics import GatewayMetrics
     from services.gateway.patience import Patience
     from services.gateway.peers import Peers
     from services.gateway.pipeline import Pipeline
@@ -192,13 +209,14 @@ def _gateway(ground: Ground) -> Registration:
     )
     records = RunStore(ground.store)
     live = LiveRuns(records, lease_seconds=settings.lease_seconds)
+    metrics = GatewayMetrics(ground.metrics.registry)
     pipeline = Pipeline(
         ground.store,
         records,
         peers,
         patience,
         concurrency=settings.concurrency,
-        metrics=ground.metrics,
+        metrics=metrics,
         tracing=ground.tracing,
     )
     runs = Runs(
@@ -208,7 +226,7 @@ def _gateway(ground: Ground) -> Registration:
         peers=peers,
         pipeline=pipeline,
         patience=patience,
-        metrics=ground.metrics,
+        metrics=metrics,
         tracing=ground.tracing,
     )
     servicer = GatewayServicer(

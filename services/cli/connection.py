@@ -131,22 +131,21 @@ def connect(*nouns: str, lasting: bool = True, predictor_address: str = "") -> I
 @contextmanager
 def _own_services(nouns: list[str], runtime: RuntimeSettings, folder: Path) -> Iterator[str]:
     """Serves these nouns inside this process; the address."""
-    from services.cli.composition import Ground, build
+    from services.cli.composition import build, open_ground
     from services.runtime.embedding import embedded, embedded_settings
     from services.runtime.logs import configure_logging
-    from services.runtime.object_store.opening import open_store
 
     settings = embedded_settings(runtime)
     configure_logging(settings.model_copy(update={"log_level": "warning", "log_format": "console"}))
     # How a run failed is told by the command that follows it.
     logging.getLogger("services.gateway.ends").setLevel(logging.ERROR)
     # By the ground's settings the gateway calls the others: alone, it has none beside it.
-    ground = Ground(runtime if nouns == ["gateway"] else settings, open_store(settings))
+    ground = open_ground(runtime if nouns == ["gateway"] else settings)
     # The index first: whether it is free is known at once, and the others take seconds to load.
     order = sorted(nouns, key=lambda noun: noun != "query")
     with ExitStack() as stack:
         server = stack.enter_context(
-            embedded(lambda: [build(noun, ground) for noun in order], settings)
+            embedded(lambda: [build(noun, ground) for noun in order], settings, ground.metrics)
         )
         ground.own_address = f"127.0.0.1:{server.port}"
         if set(nouns) == set(NOUNS):

@@ -46,9 +46,8 @@ async def serve_one(noun: str) -> None:
     from services.cli.connection import silence_grpc
 
     silence_grpc()
-    from services.cli.composition import Ground, build
+    from services.cli.composition import build, open_ground
     from services.runtime.logs import configure_logging
-    from services.runtime.object_store.opening import open_store
     from services.runtime.server import serve
     from services.runtime.settings import NOUNS, RuntimeSettings, load
     from services.runtime.tracing import open_tracing
@@ -56,10 +55,10 @@ async def serve_one(noun: str) -> None:
     runtime = load(RuntimeSettings)
     configure_logging(runtime)
     tracing = open_tracing(runtime, noun)
-    ground = Ground(runtime, open_store(runtime), lasting=True, tracing=tracing)
+    ground = open_ground(runtime, lasting=True, tracing=tracing)
     if noun == "gateway":
         # An address that is missing is better known before the first run.
         for peer in NOUNS:
             if peer != noun:
                 ground.address_of(peer)
-    await serve([build(noun, ground)], runtime, metrics=ground.metrics, tracing=tracing)
+    await serve([build(noun, ground)], runtime, ground.metrics, tracing=tracing)

@@ -30,13 +30,12 @@ async def serve_all() -> None:
     from services.cli.connection import silence_grpc
 
     silence_grpc()
-    from services.cli.composition import Ground, build
+    from services.cli.composition import build, open_ground
     from services.cli.health import loopback_of
     from services.cli.notice import found, posted
     from services.errors import ConflictError
     from services.query.settings import QuerySettings
     from services.runtime.logs import configure_logging
-    from services.runtime.object_store.opening import open_store
     from services.runtime.server import serve
     from services.runtime.settings import NOUNS, load
     from services.runtime.tracing import open_tracing
@@ -49,7 +48,7 @@ async def serve_all() -> None:
     if running and running.lasting:
         raise ConflictError(f"all services run already, at {running.address}")
     tracing = open_tracing(runtime, "up")
-    ground = Ground(runtime, open_store(runtime), lasting=True, tracing=tracing)
+    ground = open_ground(runtime, lasting=True, tracing=tracing)
     # The index first: whether it is free is known at once, and the others take seconds to load.
     order = sorted(NOUNS, key=lambda noun: noun != "query")
     registrations = [build(noun, ground) for noun in order]
@@ -59,7 +58,7 @@ async def serve_all() -> None:
             ground.own_address = f"{loopback_of(runtime.bind_address)}:{port}"
             stack.enter_context(posted(folder, ground.own_address, runtime, lasting=True))
 
-        await serve(registrations, runtime, serving, metrics=ground.metrics, tracing=tracing)
+        await serve(registrations, runtime, ground.metrics, serving, tracing=tracing)
 
 
 def can_call_itself(runtime: RuntimeSettings) -> None:

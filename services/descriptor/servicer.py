@@ -34,7 +34,7 @@ class DescriptorServicer(pb_grpc.DescriptorServiceServicer):
         self,
         settings: DescriptorSettings,
         store: ObjectStore,
-        metrics: QueueMetrics | None = None,
+        metrics: QueueMetrics,
     ) -> None:
         self._store = store
         self._queue = DeviceQueue(

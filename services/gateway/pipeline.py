@@ -18,13 +18,13 @@ from google.protobuf.message import Message
 
 from services.errors import CorruptObjectError, NotFoundError
 from services.gateway.context import RunContext, Stage, piece_stands
+from services.gateway.metrics import GatewayMetrics
 from services.gateway.patience import Patience, in_thread
 from services.gateway.peers import Peers
 from services.gateway.run_store import RunStore, now
 from services.gateway.stages import extract, generate, index, match, predict, render
 from services.gateway.standing import objects_stand, references
 from services.gateway.timing import timed
-from services.runtime.metrics import Metrics
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.tracing import Tracing
 
@@ -65,7 +65,7 @@ class Pipeline:
         patience: Patience,
         *,
         concurrency: int,
-        metrics: Metrics | None = None,
+        metrics: GatewayMetrics,
         tracing: Tracing | None = None,
     ) -> None:
         self._store = store
@@ -73,7 +73,7 @@ class Pipeline:
         self._peers = peers
         self._patience = patience
         self._concurrency = concurrency
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._tracing = tracing or Tracing()
 
     async def execute(self, record: RunRecord, run: Run, changed: Callable[[], None]) -> None:

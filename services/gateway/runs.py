@@ -33,6 +33,7 @@ from services.gateway.ends import (
     unrecorded,
 )
 from services.gateway.live import BEAT_SECONDS, LiveRuns
+from services.gateway.metrics import GatewayMetrics
 from services.gateway.patience import Patience, in_thread
 from services.gateway.peers import Peers
 from services.gateway.pipeline import Pipeline, new_run
@@ -42,7 +43,6 @@ from services.gateway.run_store import RunStore, now
 from services.gateway.snapshot import run_id, take_snapshot
 from services.gateway.stored_runs import StoredRuns
 from services.runtime.call import Call, current_call, serving
-from services.runtime.metrics import Metrics
 from services.runtime.tracing import Tracing
 
 logger = structlog.get_logger(__name__)
@@ -67,10 +67,10 @@ class Runs:
         peers: Peers,
         pipeline: Pipeline,
         patience: Patience,
-        metrics: Metrics | None = None,
+        metrics: GatewayMetrics,
         tracing: Tracing | None = None,
     ) -> None:
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._tracing = tracing or Tracing()
         for state in OUTCOMES:
             # Shown from the beginning: nobody sees a counter rise that begins at one.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from services.runtime.metrics import Metrics
+from services.gateway.metrics import GatewayMetrics
 from services.runtime.tracing import Tracing
 
 
@@ -18,7 +18,7 @@ class Timing:
 
 
 @contextmanager
-def timed(stage: str, run_id: str, metrics: Metrics, tracing: Tracing) -> Iterator[Timing]:
+def timed(stage: str, run_id: str, metrics: GatewayMetrics, tracing: Tracing) -> Iterator[Timing]:
     """Times and traces a stage from here to the end of the block, however that comes."""
     timing, begin = Timing(), time.monotonic()
     attributes = {"demiurge.run_id": run_id, "demiurge.stage": stage}

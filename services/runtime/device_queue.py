@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from services.errors import BusyError, CancelledError, TimeExceededError, UnavailableError
 from services.runtime.call import current_deadline
-from services.runtime.metrics import Metrics, QueueMetrics
+from services.runtime.metrics import QueueMetrics
 
 Checkpoint = Callable[[], None]
 T = TypeVar("T")
@@ -27,9 +27,9 @@ class DeviceQueue:
         self,
         capacity: int,
         *,
+        metrics: QueueMetrics,
         name: str = "device",
         workers: int = 1,
-        metrics: QueueMetrics | None = None,
     ) -> None:
         self._capacity = capacity
         self._name = name
@@ -38,7 +38,7 @@ class DeviceQueue:
         self._lock = threading.Lock()
         self._unfinished = 0
         self._draining = False
-        self._metrics = metrics or Metrics().queue(name)
+        self._metrics = metrics
         self._metrics.capacity.set(capacity)
 
     async def run(self, work: Callable[[Checkpoint], T], *, deadline: float | None = None) -> T:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from services.runtime.metrics import Metrics
 from services.runtime.server import Registration, Server
 from services.runtime.settings import RuntimeSettings
 
@@ -26,7 +27,7 @@ def embedded_settings(settings: RuntimeSettings) -> RuntimeSettings:
 
 @contextmanager
 def embedded(
-    build: Callable[[], Sequence[Registration]], settings: RuntimeSettings
+    build: Callable[[], Sequence[Registration]], settings: RuntimeSettings, metrics: Metrics
 ) -> Iterator[Server]:
     """A started server, drained and stopped afterwards.
 
@@ -38,7 +39,7 @@ def embedded(
     thread.start()
 
     async def start() -> Server:
-        server = Server(build(), settings)
+        server = Server(build(), settings, metrics)
         await server.start()
         return server
 

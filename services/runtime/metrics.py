@@ -1,14 +1,17 @@
-"""Metrics: what a service counts and times, as Prometheus reads it at /metrics.
+"""Metrics: what every service counts and times, as Prometheus reads it at /metrics.
 
-One `Metrics` a process, with a registry of its own, made by the composition root and handed on.
+One `Metrics` a process, with a registry of its own, made by the composition root and handed on; a
+noun adds to the registry what only it counts.
 Labels come from what the code knows beforehand, never from what callers write: so many series there
 are, and no more. https://prometheus.io/docs/practices/naming/
 """
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -28,8 +31,6 @@ from services.runtime.settings import RuntimeSettings
 
 CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 STORE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-STAGE_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
-ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 UNKNOWN_METHOD = "unknown"
 
 DeviceMemory = Mapping[tuple[str, str], float]
@@ -37,7 +38,7 @@ DeviceMemory = Mapping[tuple[str, str], float]
 
 
 class Metrics:
-    """Everything that is counted. To count never fails, and never blocks on who reads."""
+    """What all services count. To count never fails, and never blocks on who reads."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -88,32 +89,6 @@ class Metrics:
             ("queue",),
             registry=registry,
         )
-        self.batch_items = Histogram(
-            "demiurge_batch_items",
-            "Sounds asked for by one batch.",
-            buckets=ITEMS,
-            registry=registry,
-        )
-        self.sound_seconds = Counter(
-            "demiurge_sound_seconds_total",
-            "Seconds of sound made; what was found made already is not counted.",
-            ("method",),
-            registry=registry,
-        )
-        self.stage_duration = Histogram(
-            "demiurge_stage_duration_seconds",
-            "Stages of runs; outcome is succeeded, kept (its result was there), failed, cancelled.",
-            ("stage", "outcome"),
-            buckets=STAGE_SECONDS,
-            registry=registry,
-        )
-        self.runs_active = Gauge("demiurge_runs_active", "Runs at work here.", registry=registry)
-        self.runs_ended = Counter(
-            "demiurge_runs_ended_total",
-            "Runs that ended here; state is succeeded, failed, cancelled or interrupted.",
-            ("state",),
-            registry=registry,
-        )
         self.object_store_errors = Counter(
             "demiurge_object_store_errors_total",
             "Operations of the object store that failed; that a key is absent is no failure.",
@@ -127,34 +102,22 @@ class Metrics:
             buckets=STORE_SECONDS,
             registry=registry,
         )
-        self.index_errors = Counter(
-            "demiurge_index_errors_total",
-            "Operations of the vector index that failed; refused requests are no failures.",
-            ("operation", "reason"),
-            registry=registry,
-        )
         self._device_memory = _DeviceMemory()
         registry.register(self._device_memory)
+        self._disks = _DiskFree()
+        registry.register(self._disks)
 
     def queue(self, name: str) -> "QueueMetrics":
         """Those of one queue."""
         return QueueMetrics(self, name)
 
-    def store_call(self, operation: str, seconds: float | None, fault: str) -> None:
-        """Notes an operation of the object store, as services.runtime.watched tells it."""
-        if seconds is not None:
-            self.object_store_duration.labels(operation).observe(seconds)
-        if fault:
-            self.object_store_errors.labels(operation, fault).inc()
-
-    def index_call(self, operation: str, _seconds: float | None, fault: str) -> None:
-        """The same of the vector index, whose time is that of the calls which search it."""
-        if fault:
-            self.index_errors.labels(operation, fault).inc()
-
     def watch_device(self, read: Callable[[], DeviceMemory]) -> None:
         """From now on each scrape asks `read`, from a thread of its own."""
         self._device_memory.sources.append(read)
+
+    def watch_disk(self, folder: Path) -> None:
+        """From now on each scrape asks how much room there is where `folder` is."""
+        self._disks.folders.append(folder)
 
 
 class QueueMetrics:
@@ -196,6 +159,26 @@ class _DeviceMemory(Collector):
             "Memory of a GPU; kind is allocated and reserved by this process, or total.",
             labels=("device", "kind"),
         )
+
+
+class _DiskFree(Collector):
+    """Read when scraped: a disk may be filled by others."""
+
+    def __init__(self) -> None:
+        self.folders: list[Path] = []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One sample a folder that is there."""
+        family = GaugeMetricFamily(
+            "demiurge_disk_free_bytes",
+            "Room left where temporary files wait and where DEMIURGE_HOME is.",
+            labels=("folder",),
+        )
+        for folder in self.folders:
+            # A disk that cannot be read must not take all other metrics with it.
+            with suppress(OSError):
+                family.add_metric((str(folder),), shutil.disk_usage(folder).free)
+        yield family
 
 
 class MetricsPort:

@@ -54,12 +54,12 @@ class Server:
         self,
         registrations: Sequence[Registration],
         settings: RuntimeSettings,
-        metrics: Metrics | None = None,
+        metrics: Metrics,
         tracing: Tracing | None = None,
     ) -> None:
         self._registrations = registrations
         self._settings = settings
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._tracing = tracing or Tracing()
         self._metrics_port: MetricsPort | None = None
         self._in_flight = InFlightInterceptor()
@@ -206,9 +206,9 @@ class Server:
 async def serve(
     registrations: Sequence[Registration],
     settings: RuntimeSettings,
+    metrics: Metrics,
     serving: Callable[[int], None] = lambda _: None,
     *,
-    metrics: Metrics | None = None,
     tracing: Tracing | None = None,
 ) -> None:
     """Runs a server until SIGTERM or SIGINT, then drains it; a second signal ends at once.

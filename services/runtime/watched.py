@@ -1,88 +1,118 @@
-"""A port that is watched: how long its operations take, and which of them fail."""
+"""An object store that is watched: how long its operations take, and which of them fail."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import wraps
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO, TypeVar
 
-from services.errors import (
-    CorruptObjectError,
-    DemiurgeError,
-    StorageFullError,
-    UnauthenticatedError,
-    UnavailableError,
+from typing_extensions import override
+
+from services.errors import FAULT_REASONS, FAULTS, fault_of
+from services.runtime.metrics import Metrics
+from services.runtime.object_store.port import Content, ObjectStore, StoredObject
+
+OPERATIONS = (
+    *("put", "put_new", "read", "open", "verify", "stat"),
+    *("keys", "list", "stats", "found", "delete", "exists"),
 )
-
-PortT = TypeVar("PortT")
-Note = Callable[[str, float | None, str], None]
-"""Told the operation, its seconds (None where they are its user's), and why it failed, or ""."""
-
-# What is wrong with the store or index itself. The others are answers: no such key, a name taken.
-FAULTS = (CorruptObjectError, StorageFullError, UnauthenticatedError, UnavailableError)
+T = TypeVar("T")
 
 
-def watched(port: PortT, note: Note) -> PortT:
-    """The same store or index, whose public operations are noted."""
-    return cast("PortT", _Watched(port, note))
+class WatchedStore(ObjectStore):
+    """The same store. Of what is answered bit by bit the faults are counted, but not the time."""
 
+    def __init__(self, store: ObjectStore, metrics: Metrics) -> None:
+        self._store = store
+        self._seconds = metrics.object_store_duration
+        self._errors = metrics.object_store_errors
+        # Shown from the beginning: nobody sees a counter rise that begins at one.
+        for operation in OPERATIONS:
+            for reason in FAULT_REASONS:
+                self._errors.labels(operation, reason)
 
-class _Watched:
-    """Stands for the port, whichever it is: a method that is added to one is watched as well."""
+    @override
+    def put(self, key: str, content: Content) -> StoredObject:
+        with self._timed("put"):
+            return self._store.put(key, content)
 
-    def __init__(self, port: object, note: Note) -> None:
-        self._port = port
-        self._note = note
+    @override
+    def put_new(self, key: str, content: Content) -> StoredObject:
+        with self._timed("put_new"):
+            return self._store.put_new(key, content)
 
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._port, name)
-        if name.startswith("_") or not callable(method):
-            return method
+    @override
+    def read(self, key: str, *, sha256: str = "") -> bytes:
+        with self._timed("read"):
+            return self._store.read(key, sha256=sha256)
 
-        @wraps(method)
-        def operation(*arguments: Any, **keywords: Any) -> Any:
-            begin = time.monotonic()
+    @override
+    @contextmanager
+    def open(self, key: str, *, sha256: str = "") -> Iterator[BinaryIO]:
+        with ExitStack() as stack:
+            with self._timed("open"):
+                file = stack.enter_context(self._store.open(key, sha256=sha256))
             try:
-                result = method(*arguments, **keywords)
-            except Exception as error:
-                self._note(name, time.monotonic() - begin, _fault(error))
+                yield file
+            except FAULTS as error:
+                # Of an object that is read bit by bit; other errors are the reader's.
+                self._errors.labels("open", error.reason).inc()
                 raise
-            if isinstance(result, AbstractContextManager):
-                return self._held(name, result)
-            if isinstance(result, Iterator):
-                return self._each(name, result)
-            self._note(name, time.monotonic() - begin, "")
-            return result
 
-        return operation
+    @override
+    def verify(self, key: str) -> StoredObject:
+        with self._timed("verify"):
+            return self._store.verify(key)
+
+    @override
+    def stat(self, key: str) -> StoredObject:
+        with self._timed("stat"):
+            return self._store.stat(key)
+
+    @override
+    def keys(self, prefix: str) -> Iterator[str]:
+        return self._each("keys", self._store.keys(prefix))
+
+    @override
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        return self._each("list", self._store.list(prefix))
+
+    @override
+    def stats(self, keys: Iterable[str]) -> Iterator[StoredObject | None]:
+        return self._each("stats", self._store.stats(keys))
+
+    @override
+    def found(self, key: str) -> StoredObject | None:
+        with self._timed("found"):
+            return self._store.found(key)
+
+    @override
+    def delete(self, key: str) -> None:
+        with self._timed("delete"):
+            self._store.delete(key)
+
+    @override
+    def exists(self, key: str) -> bool:
+        with self._timed("exists"):
+            return self._store.exists(key)
 
     @contextmanager
-    def _held(self, name: str, manager: AbstractContextManager[Any]) -> Iterator[Any]:
+    def _timed(self, operation: str) -> Iterator[None]:
         begin = time.monotonic()
-        with ExitStack() as stack:
-            try:
-                value = stack.enter_context(manager)
-            except Exception as error:
-                self._note(name, time.monotonic() - begin, _fault(error))
-                raise
-            self._note(name, time.monotonic() - begin, "")
-            try:
-                yield value
-            except FAULTS as error:
-                # Of an object that is read bit by bit.
-                self._note(name, None, error.reason)
-                raise
-
-    def _each(self, name: str, results: Iterator[Any]) -> Iterator[Any]:
         try:
-            yield from results
+            with self._counted(operation):
+                yield
+        finally:
+            self._seconds.labels(operation).observe(time.monotonic() - begin)
+
+    @contextmanager
+    def _counted(self, operation: str) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
-            self._note(name, None, _fault(error))
+            if reason := fault_of(error):
+                self._errors.labels(operation, reason).inc()
             raise
 
-
-def _fault(error: Exception) -> str:
-    """Why the port failed, as a word; "" if it did its part and the answer is no."""
-    if isinstance(error, FAULTS):
-        return error.reason
-    return "" if isinstance(error, DemiurgeError) else DemiurgeError.reason
+    def _each(self, operation: str, results: Iterator[T]) -> Iterator[T]:
+        with self._counted(operation):
+            yield from results

@@ -18,13 +18,14 @@ from services.audio.resampling import resample_blocks, to_mono
 from services.errors import ConfigurationError, DemiurgeError, InvalidInputError, NotFoundError
 from services.learning.device import device_memory, open_device
 from services.runtime.device_queue import Checkpoint, DeviceQueue
-from services.runtime.metrics import DeviceMemory, Metrics
+from services.runtime.metrics import DeviceMemory
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.status import status_of
 from services.synth.generation.bulk import Outcome, generate_each
 from services.synth.generation.synthesizer import FloatArray, Synthesizer, copied
 from services.synth.loaded import LoadedModels, StoredModel
+from services.synth.metrics import SynthMetrics
 from services.synth.records import Answers, AnswerT, AudioRequest, write_sound
 from services.synth.settings import SynthSettings
 from services.temporary import temporary_file
@@ -48,10 +49,10 @@ class SynthServicer(pb_grpc.SynthServiceServicer):
         store: ObjectStore,
         models: ModelStore,
         queue: DeviceQueue,
-        metrics: Metrics | None = None,
+        metrics: SynthMetrics,
     ) -> None:
         self._store = store
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._max_seconds = settings.max_seconds
         self._models = models
         self._queue = queue

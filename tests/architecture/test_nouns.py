@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from services.cli.composition import Ground, build
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.settings import RuntimeSettings
 
@@ -78,7 +79,7 @@ async def test_what_a_servicer_brings_to_warm_it_up_is_registered(
     noun: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEMIURGE_QUERY_FOLDER", str(tmp_path / "query"))
-    ground = Ground(RuntimeSettings(store=str(tmp_path)), FolderStore(tmp_path))
+    ground = Ground(RuntimeSettings(store=str(tmp_path)), FolderStore(tmp_path), Metrics())
     registration = build(noun, ground)
     assert (registration.warm_up is not None) == hasattr(servicer_of(noun), "warm_up")
     if registration.shut_down:

@@ -16,6 +16,7 @@ from services.cli.connection import client_of
 from services.errors import DemiurgeError
 from services.runtime.channels import open_blocking_channel
 from services.runtime.embedding import embedded, embedded_settings
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.settings import NOUNS, RuntimeSettings
 from services.runtime.status import DETAILS_KEY, code_of, status_of
@@ -104,12 +105,12 @@ def gateway(
     addresses = {f"{noun}_address": address or stack.address for noun in PEERS}
     runtime = embedded_settings(RuntimeSettings(store=str(stack.folder / "store"), **addresses))
     runtime = runtime.model_copy(update={"port": port})
-    ground = Ground(runtime, FolderStore(stack.folder / "store"), lasting=lasting)
+    ground = Ground(runtime, FolderStore(stack.folder / "store"), Metrics(), lasting=lasting)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(f"DEMIURGE_GATEWAY_{name}".upper(), str(value))
         with (
-            embedded(lambda: [build("gateway", ground)], runtime) as server,
+            embedded(lambda: [build("gateway", ground)], runtime, ground.metrics) as server,
             open_blocking_channel(f"127.0.0.1:{server.port}", runtime) as channel,
         ):
             client = client_of(dict.fromkeys(NOUNS, channel))

@@ -20,6 +20,7 @@ from typing_extensions import Buffer
 from services.playback.servicer import PlaybackServicer
 from services.playback.settings import PlaybackSettings
 from services.runtime.messages import ref_to_message
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.server import Registration, Server
 from services.runtime.settings import RuntimeSettings
@@ -89,6 +90,7 @@ async def playing(store: FolderStore) -> AsyncIterator[pb_grpc.PlaybackServiceSt
             )
         ],
         RuntimeSettings(port=0),
+        Metrics(),
     )
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

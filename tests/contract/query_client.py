@@ -19,6 +19,7 @@ from services.query.servicer import QueryServicer
 from services.query.settings import QuerySettings
 from services.runtime.channels import open_channel
 from services.runtime.messages import track_to_message
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.server import Registration, Server
 from services.runtime.settings import RuntimeSettings
@@ -42,6 +43,7 @@ async def served(
             )
         ],
         settings,
+        Metrics(),
     )
     await server.start()
     async with open_channel(f"127.0.0.1:{server.port}", settings) as channel:

@@ -19,6 +19,7 @@ from services.predictor.loading import ARCHITECTURES
 from services.predictor.networks.network import NetworkShape
 from services.runtime.channels import open_blocking_channel
 from services.runtime.embedding import embedded, embedded_settings
+from services.runtime.metrics import Metrics
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.settings import RuntimeSettings
@@ -66,8 +67,8 @@ def serving(store: FolderStore, max_steps: int, **given: object) -> Iterator[str
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEMIURGE_PREDICTOR_MAX_STEPS", str(max_steps))
         patch.setenv("DEMIURGE_PREDICTOR_DEVICE", "cpu")
-        ground = Ground(settings, store)
-        with embedded(lambda: [build("predictor", ground)], settings) as server:
+        ground = Ground(settings, store, Metrics())
+        with embedded(lambda: [build("predictor", ground)], settings, ground.metrics) as server:
             yield f"127.0.0.1:{server.port}"
 
 

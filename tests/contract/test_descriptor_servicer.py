@@ -36,6 +36,7 @@ from services.errors import (
     UnreadableAudioError,
 )
 from services.runtime.messages import ref_to_message, statistics_from_message, track_from_message
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.object_store.port import StoredObject
 
@@ -52,9 +53,14 @@ def store(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path)
 
 
+def opened(store: FolderStore, **settings: int) -> DescriptorServicer:
+    metrics = Metrics().queue("descriptor")
+    return DescriptorServicer(DescriptorSettings(**settings), store, metrics)
+
+
 @pytest.fixture
 async def service(store: FolderStore) -> AsyncIterator[DescriptorServicer]:
-    servicer = DescriptorServicer(DescriptorSettings(workers=2), store)
+    servicer = opened(store, workers=2)
     yield servicer
     await servicer.shut_down()
 
@@ -159,7 +165,7 @@ async def test_what_was_described_once_is_read_and_not_described_again(
 async def test_a_description_that_is_deleted_just_before_it_is_opened_is_made_again(
     store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = DescriptorServicer(DescriptorSettings(), store)
+    service = opened(store)
     request = request_for(store, wav(0.1))
     first = await service.ExtractDescriptors(request, None)
     stat = store.stat
@@ -313,7 +319,7 @@ async def test_a_description_that_nobody_waits_for_any_more_ends_and_leaves_noth
 async def test_of_a_thousand_requests_those_beyond_the_queue_are_told_to_come_again(
     store: FolderStore,
 ) -> None:
-    service = DescriptorServicer(DescriptorSettings(workers=1, queue_capacity=3), store)
+    service = opened(store, workers=1, queue_capacity=3)
     requests = [request_for(store, wav(0.1, seed), f"audio/b/{seed}.wav") for seed in range(20)]
 
     answers = await asyncio.gather(

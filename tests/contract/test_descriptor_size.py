@@ -18,11 +18,13 @@ from demiurge.descriptor.v1 import descriptor_service_pb2 as pb
 from services.descriptor.servicer import DescriptorServicer
 from services.descriptor.settings import DescriptorSettings
 from services.runtime.messages import ref_to_message
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.folder import FolderStore
 
 async def main(root):
     store = FolderStore(Path(root))
-    service = DescriptorServicer(DescriptorSettings(workers=1), store)
+    metrics = Metrics().queue("descriptor")
+    service = DescriptorServicer(DescriptorSettings(workers=1), store, metrics)
     await service.warm_up()
     audio = ref_to_message(store.stat("audio/long/long.wav"))
     request = pb.ExtractDescriptorsRequest(audio=audio)

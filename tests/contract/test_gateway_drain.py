@@ -11,6 +11,7 @@ from services.cli.composition import Ground, build
 from services.errors import UnavailableError
 from services.runtime.channels import open_channel
 from services.runtime.embedding import embedded_settings
+from services.runtime.metrics import Metrics
 from services.runtime.server import Server
 from services.runtime.settings import NOUNS, RuntimeSettings
 from services.runtime.status import remote_errors
@@ -28,7 +29,8 @@ async def test_who_watches_is_sent_away_at_once_and_the_run_goes_on_at_another_g
         addresses = {f"{noun}_address": stack.address for noun in NOUNS}
         addresses["predictor_address"] = predictor
         runtime = embedded_settings(RuntimeSettings(drain_seconds=600, **addresses))
-        gateway = Server([build("gateway", Ground(runtime, stack.store))], runtime)
+        ground = Ground(runtime, stack.store, Metrics())
+        gateway = Server([build("gateway", ground)], runtime, ground.metrics)
         await gateway.start()
         async with open_channel(f"127.0.0.1:{gateway.port}", runtime) as channel:
             stub = PipelineServiceStub(channel)

@@ -15,6 +15,7 @@ from services.runtime.call import Call, serving
 from services.runtime.channels import open_blocking_channel
 from services.runtime.embedding import embedded, embedded_settings
 from services.runtime.logs import configure_logging
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.settings import NOUNS, RuntimeSettings
 from services.runtime.tracing import open_tracing
@@ -53,7 +54,7 @@ def test_a_run_is_found_in_metrics_in_a_trace_and_by_its_id_in_every_log(
         runtime = embedded_settings(
             RuntimeSettings(store="unused", otlp_endpoint=collector.endpoint, **addresses)
         )
-        ground = Ground(runtime, store, tracing=open_tracing(runtime, "gateway"))
+        ground = Ground(runtime, store, Metrics(), tracing=open_tracing(runtime, "gateway"))
 
         def stages(outcome: str) -> list[float | None]:
             name = "demiurge_stage_duration_seconds_count"
@@ -64,7 +65,7 @@ def test_a_run_is_found_in_metrics_in_a_trace_and_by_its_id_in_every_log(
             return ground.metrics.registry.get_sample_value(f"demiurge_runs_{name}", labels)
 
         with (
-            embedded(lambda: [build("gateway", ground)], runtime) as server,
+            embedded(lambda: [build("gateway", ground)], runtime, ground.metrics) as server,
             open_blocking_channel(f"127.0.0.1:{server.port}", runtime) as channel,
         ):
             own = Stack(

@@ -37,6 +37,7 @@ from services.runtime.device_queue import DeviceQueue
 from services.runtime.interceptors.errors import ErrorInterceptor
 from services.runtime.interceptors.request_id import RequestIdInterceptor
 from services.runtime.messages import MAX_INLINE_BYTES, track_from_message, track_to_message
+from services.runtime.metrics import Metrics
 from services.runtime.model_store import ModelStore, ModelVersion
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.status import error_from_rpc
@@ -95,7 +96,7 @@ async def serving(folder: Path, **settings: object) -> AsyncIterator[Service]:
     """The service over a store in `folder`."""
     store = FolderStore(folder)
     models = ModelStore(store)
-    queue = DeviceQueue(4)
+    queue = DeviceQueue(4, metrics=Metrics().queue("predictor"))
     given = PredictorSettings(device="cpu", max_steps=MAX_STEPS, **settings)  # type: ignore[arg-type]
     server = grpc.aio.server(interceptors=(RequestIdInterceptor(), ErrorInterceptor()))
     pb_grpc.add_PredictorServiceServicer_to_server(PredictorServicer(given, models, queue), server)
@@ -370,8 +371,9 @@ async def test_a_damaged_predictor_leaves_the_others_in_the_list(service: Servic
 @pytest.mark.parametrize("device", [f"cuda:{torch.cuda.device_count()}", "cuda:00"])
 def test_a_device_that_is_not_there_is_refused_as_synth_does(device: str, tmp_path: Path) -> None:
     models = ModelStore(FolderStore(tmp_path))
+    queue = DeviceQueue(1, metrics=Metrics().queue("predictor"))
     with pytest.raises(ConfigurationError) as raised:
-        PredictorServicer(PredictorSettings(device=device), models, DeviceQueue(1))
+        PredictorServicer(PredictorSettings(device=device), models, queue)
     assert raised.value.culprit == "DEMIURGE_PREDICTOR_DEVICE"
     with pytest.raises(ConfigurationError) as as_synth:
         open_device(device, "DEMIURGE_PREDICTOR_DEVICE", ConfigurationError)

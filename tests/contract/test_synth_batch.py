@@ -10,9 +10,11 @@ from demiurge.synth.v1 import synth_service_pb2 as pb
 from demiurge.synth.v1 import synth_service_pb2_grpc as pb_grpc
 from google.protobuf import duration_pb2
 
+from services.runtime.metrics import Metrics
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
 from tests.contract.test_synth_servicer import (
+    metrics,
     models,
     refused,
     request,
@@ -23,7 +25,7 @@ from tests.contract.test_synth_servicer import (
     stub,
 )
 
-__all__ = ["models", "store", "stub"]
+__all__ = ["metrics", "models", "store", "stub"]
 
 
 def batch(
@@ -63,6 +65,25 @@ async def test_each_item_is_what_a_call_of_its_own_gives_within_one_step_of_16_b
         alone = await stub.GenerateAudio(request(f"audio/alone/{seed}.wav", seed))
         difference = samples_of(store, answer.audio) - samples_of(store, alone.audio)
         assert np.abs(difference).max() <= 1 / 2**15
+
+
+async def test_what_is_asked_for_and_what_is_made_is_counted(
+    stub: pb_grpc.SynthServiceStub, metrics: Metrics
+) -> None:
+    def counted(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"demiurge_{name}", labels)
+
+    await stub.BatchGenerateAudio(batch(1, 2, 3))
+    # Two are there already.
+    await stub.BatchGenerateAudio(batch(3, 1, 4))
+    await stub.GenerateAudio(request("audio/raw/5.wav", 5))
+
+    assert (counted("batch_items_sum"), counted("batch_items_count")) == (6, 2)
+    assert counted("batch_items_bucket", le="2.0") == 0
+    assert counted("batch_items_bucket", le="4.0") == 2
+    method = "demiurge.synth.v1.SynthService"
+    assert counted("sound_seconds_total", method=f"{method}/BatchGenerateAudio") == 4 * 0.25
+    assert counted("sound_seconds_total", method=f"{method}/GenerateAudio") == 0.25
 
 
 async def test_a_repeated_batch_makes_only_what_is_missing(

@@ -22,11 +22,13 @@ from services.errors import ConfigurationError, InvalidInputError
 from services.runtime.device_queue import DeviceQueue
 from services.runtime.interceptors.errors import ErrorInterceptor
 from services.runtime.messages import ref_to_message
+from services.runtime.metrics import Metrics
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
 from services.synth.mel import MelSettings
 from services.synth.melgan.generator import Generator as Vocoder
 from services.synth.melgan.generator import MelGanSettings, save_generator
+from services.synth.metrics import SynthMetrics
 from services.synth.recurrence import BidirectionalGRU
 from services.synth.servicer import SynthServicer
 from services.synth.settings import SynthSettings
@@ -64,15 +66,27 @@ def save_melgan(models: ModelStore, id_: str, step: int = 1, mel: MelSettings = 
     models.save("melgan", id_, step, weights=weights, config=config, card="", best=True)
 
 
-def service(store: FolderStore, **limits: Any) -> SynthServicer:
-    settings = SynthSettings(device="cpu", **limits)
-    return SynthServicer(settings, store, ModelStore(store), DeviceQueue(settings.queue_capacity))
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+def service(
+    store: FolderStore, metrics: Metrics | None = None, device: str = "cpu", **limits: Any
+) -> SynthServicer:
+    settings = SynthSettings(device=device, **limits)
+    metrics = metrics or Metrics()
+    queue = DeviceQueue(settings.queue_capacity, metrics=metrics.queue("synth"))
+    counted = SynthMetrics(metrics.registry)
+    return SynthServicer(settings, store, ModelStore(store), queue, counted)
 
 
 @pytest.fixture
-async def stub(store: FolderStore, models: ModelStore) -> AsyncIterator[pb_grpc.SynthServiceStub]:
+async def stub(
+    store: FolderStore, models: ModelStore, metrics: Metrics
+) -> AsyncIterator[pb_grpc.SynthServiceStub]:
     server = grpc.aio.server(interceptors=[ErrorInterceptor()])
-    servicer = service(store)
+    servicer = service(store, metrics)
     pb_grpc.add_SynthServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await servicer.warm_up()
@@ -385,7 +399,7 @@ async def test_whoever_leaves_in_the_middle_of_a_pass_frees_the_device_and_nothi
 
 
 def test_a_device_beyond_the_machine_s_is_refused_by_the_settings_name(store: FolderStore) -> None:
-    settings = SynthSettings(device=f"cuda:{torch.cuda.device_count()}")
-    with pytest.raises(ConfigurationError, match=f"{settings.device}: this machine") as raised:
-        SynthServicer(settings, store, ModelStore(store), DeviceQueue(1))
+    device = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(ConfigurationError, match=f"{device}: this machine") as raised:
+        service(store, device=device)
     assert raised.value.culprit == "DEMIURGE_SYNTH_DEVICE"

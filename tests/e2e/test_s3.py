@@ -9,6 +9,7 @@ from services.cli.main import app
 from services.cli.notice import found, posted
 from services.errors import ConflictError
 from services.runtime.embedding import embedded, embedded_settings
+from services.runtime.metrics import Metrics
 from services.runtime.settings import RuntimeSettings
 from tests.conftest import OpenStack, sound, spec
 from tests.servers.seaweed import Seaweed
@@ -53,7 +54,7 @@ def test_services_over_a_bucket_are_found_by_commands_over_the_same_one(tmp_path
         return RuntimeSettings(home=tmp_path, store=store)
 
     runtime = over("s3://bucket/prefix")
-    with embedded(list, embedded_settings(runtime)) as server:
+    with embedded(list, embedded_settings(runtime), Metrics()) as server:
         address = f"127.0.0.1:{server.port}"
         with posted(tmp_path, address, runtime, lasting=False):
             notice = found(tmp_path, over("s3://bucket/prefix/"))

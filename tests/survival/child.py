@@ -12,13 +12,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tests.survival.journal import (
     TIMED,
     Death,
     Journal,
-    WitnessedStore,
     witness_halves,
     witness_index,
 )
@@ -110,21 +109,21 @@ def _run(scene: Scene, journal: Journal, runtime: Any) -> dict[str, Any]:
         WatchRunRequest,
     )
 
-    from services.cli.composition import Ground, build
+    from services.cli.composition import build
     from services.cli.connection import client_of
     from services.runtime.channels import open_blocking_channel
     from services.runtime.embedding import embedded, embedded_settings
     from services.runtime.logs import configure_logging
     from services.runtime.object_store.opening import open_store
-    from services.runtime.object_store.port import ObjectStore
     from services.runtime.settings import NOUNS
     from services.runtime.status import remote_errors
 
     runtime = embedded_settings(runtime)
     configure_logging(runtime)
     store = open_store(runtime)
-    ground = Ground(runtime, cast("ObjectStore", WitnessedStore(store, journal)))
-    with embedded(lambda: [build(noun, ground) for noun in NOUNS], runtime) as server:
+    metrics = Metrics()
+    ground = Ground(runtime, cast("ObjectStore", WitnessedStore(store, journal)), metrics)
+    with embedded(lambda: [build(noun, ground) for noun in NOUNS], runtime, metrics) as server:
         ground.own_address = f"127.0.0.1:{server.port}"
         with open_blocking_channel(ground.own_address, runtime) as channel, remote_errors():
             pipeline = client_of(dict.fromkeys(NOUNS, channel)).pipeline

@@ -52,10 +52,12 @@ from demiurge.audio.v1 import audio_pb2
 from services.descriptor.mfcc import ExtractionSettings
 from services.descriptor.servicer import DescriptorServicer
 from services.descriptor.settings import DescriptorSettings
+from services.runtime.metrics import Metrics
 from tests.contract.playing import put, sound
 
 ref = put(FolderStore(Path(sys.argv[1])), "audio/a/b.wav", sound(hops=40))
-DescriptorServicer(DescriptorSettings(), store)._describe(ref, ExtractionSettings(), lambda: None)
+servicer = DescriptorServicer(DescriptorSettings(), store, Metrics().queue("descriptor"))
+servicer._describe(ref, ExtractionSettings(), lambda: None)
 """
 
 

@@ -4,21 +4,28 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from minio import Minio
 
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.object_store.port import ObjectStore
 from services.runtime.object_store.s3 import S3Store
 from services.runtime.object_store.s3_upload import HASH_HEADER
 from services.runtime.settings import S3Settings
+from services.runtime.watched import WatchedStore
 from tests.servers.seaweed import BUCKET, Seaweed
 
-# The third is whatever server the environment names.
-STORES = ["folder", "seaweed", *(["named"] if "DEMIURGE_TEST_S3_ENDPOINT" in os.environ else [])]
+# The last is whatever server the environment names.
+STORES = [
+    "folder",
+    "watched",
+    "seaweed",
+    *(["named"] if "DEMIURGE_TEST_S3_ENDPOINT" in os.environ else []),
+]
 WRITERS = 32
 MEBIBYTE = 1 << 20
 
@@ -47,6 +54,12 @@ def folder_place(folder: Path) -> Place:
         (root / key).write_bytes(content)
 
     return Place(lambda: FolderStore(root), overwrite, lay)
+
+
+def watched_place(folder: Path) -> Place:
+    """The folder, as services see it."""
+    place = folder_place(folder)
+    return replace(place, reopen=lambda: WatchedStore(place.reopen(), Metrics()))
 
 
 def s3_place(location: str, settings: S3Settings, client: Minio) -> Place:
@@ -81,6 +94,8 @@ def named_client(settings: S3Settings) -> Minio:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "folder":
         return folder_place(tmp_path)
+    if request.param == "watched":
+        return watched_place(tmp_path)
     server: Seaweed | None = None
     if request.param == "seaweed":
         server = request.getfixturevalue("seaweed")

@@ -21,6 +21,7 @@ from services.runtime.call import Call, current_call
 from services.runtime.channels import open_channel
 from services.runtime.device_queue import Checkpoint, DeviceQueue
 from services.runtime.logs import configure_logging
+from services.runtime.metrics import Metrics
 from services.runtime.server import Registration, Server
 from services.runtime.settings import RuntimeSettings
 
@@ -44,7 +45,7 @@ class QueryServicer(query_grpc.QueryServiceServicer):
         self.release = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.onward = onward
-        self.queue = DeviceQueue(capacity=1)
+        self.queue = DeviceQueue(1, metrics=Metrics().queue("device"))
         self.stopped_by: asyncio.Future[DemiurgeError] = asyncio.Future()
 
     def endless(self, checkpoint: Checkpoint) -> None:
@@ -108,7 +109,7 @@ async def start() -> AsyncIterator[Callable[..., Any]]:
     servers: list[Server] = []
 
     async def start(*registrations: Registration, settings: RuntimeSettings = SETTINGS) -> Server:
-        server = Server(registrations, settings)
+        server = Server(registrations, settings, Metrics())
         await server.start()
         servers.append(server)
         return server

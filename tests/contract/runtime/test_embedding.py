@@ -10,6 +10,7 @@ from services import errors
 from services.runtime.call import Call, serving
 from services.runtime.channels import open_blocking_channel
 from services.runtime.embedding import embedded, embedded_settings
+from services.runtime.metrics import Metrics
 from services.runtime.server import Registration
 from services.runtime.status import error_from_rpc
 from tests.contract.runtime.conftest import SETTINGS, QueryServicer, get, registration
@@ -23,7 +24,7 @@ def test_an_embedded_server_answers_a_blocking_channel() -> None:
         return [registration(servicers[0])]
 
     with (
-        embedded(build, embedded_settings(SETTINGS)) as server,
+        embedded(build, embedded_settings(SETTINGS), Metrics()) as server,
         open_blocking_channel(f"127.0.0.1:{server.port}", SETTINGS) as channel,
     ):
         stub = query_grpc.QueryServiceStub(channel)
@@ -46,7 +47,7 @@ def test_an_embedded_service_calls_its_neighbours_on_the_same_port() -> None:
         return [registration(servicers[0])]
 
     with (
-        embedded(build, embedded_settings(SETTINGS)) as server,
+        embedded(build, embedded_settings(SETTINGS), Metrics()) as server,
         open_blocking_channel(f"127.0.0.1:{server.port}", SETTINGS) as channel,
     ):
         servicers[0].onward = f"127.0.0.1:{server.port}"
@@ -60,5 +61,5 @@ def test_what_an_embedded_start_raises_is_raised_here() -> None:
     def build() -> list[Registration]:
         raise errors.ConfigurationError("no")
 
-    with pytest.raises(errors.ConfigurationError), embedded(build, SETTINGS):
+    with pytest.raises(errors.ConfigurationError), embedded(build, SETTINGS, Metrics()):
         pass

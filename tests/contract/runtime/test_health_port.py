@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from services import errors
 from services.cli.health import app
+from services.runtime.metrics import Metrics
 from services.runtime.server import Server
 from services.runtime.settings import RuntimeSettings
 from tests.contract.runtime.conftest import QUERY, QueryServicer, get, health, registration, until
@@ -58,7 +59,7 @@ async def test_the_command_tells_ready_from_warming_up_and_from_draining() -> No
 
     settings = RuntimeSettings(port=0, health_port=0)
     hooks = {"warm_up": warm_up, "shut_down": shut_down}
-    server = Server([registration(QueryServicer(), **hooks)], settings)
+    server = Server([registration(QueryServicer(), **hooks)], settings, Metrics())
     starting = asyncio.create_task(server.start())
     await until(lambda: bool(server.health_port))
     port = server.health_port
@@ -95,4 +96,4 @@ async def test_a_taken_health_port_is_refused_by_variable(
     server = await start(registration(QueryServicer()))
     settings = RuntimeSettings(port=0, health_port=server.port)
     with pytest.raises(errors.ConfigurationError, match="DEMIURGE_HEALTH_PORT"):
-        await Server([], settings).start()
+        await Server([], settings, Metrics()).start()

@@ -100,7 +100,7 @@ async def test_ready_only_between_warming_up_and_draining() -> None:
         await end.wait()
 
     hooks = {"warm_up": warm_up, "shut_down": shut_down}
-    server = Server([registration(QueryServicer(), **hooks)], WATCHED)
+    server = Server([registration(QueryServicer(), **hooks)], WATCHED, Metrics())
     starting = asyncio.create_task(server.start())
     await until(lambda: bool(server.metrics_port))
     assert (await scraped(server))["demiurge_ready"] == 0
@@ -119,7 +119,7 @@ async def test_ready_only_between_warming_up_and_draining() -> None:
 async def test_a_taken_metrics_port_is_refused_by_variable(server: Server) -> None:
     settings = RuntimeSettings(port=0, metrics_port=server.port)
     with pytest.raises(errors.ConfigurationError, match="DEMIURGE_METRICS_PORT"):
-        await Server([], settings).start()
+        await Server([], settings, Metrics()).start()
 
 
 async def test_a_device_that_cannot_be_read_takes_no_other_metric_with_it(

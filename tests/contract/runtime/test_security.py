@@ -10,6 +10,7 @@ from demiurge.query.v1 import query_service_pb2_grpc as query_grpc
 
 from services import errors
 from services.runtime.channels import open_blocking_channel, open_channel
+from services.runtime.metrics import Metrics
 from services.runtime.security import server_credentials
 from services.runtime.server import Server
 from services.runtime.settings import RuntimeSettings
@@ -20,13 +21,13 @@ from tests.contract.runtime.conftest import SETTINGS, QueryServicer, get, health
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "myhost"])  # noqa: S104
 async def test_beyond_loopback_it_takes_tls_and_token_or_permission(address: str) -> None:
     with pytest.raises(errors.ConfigurationError, match="DEMIURGE_TLS_CERTIFICATE") as caught:
-        await Server([], RuntimeSettings(bind_address=address, port=0)).start()
+        await Server([], RuntimeSettings(bind_address=address, port=0), Metrics()).start()
     assert caught.value.culprit == "DEMIURGE_BIND_ADDRESS"
 
 
 async def test_permission_to_bind_anywhere_is_enough() -> None:
     settings = RuntimeSettings(bind_address="0.0.0.0", port=0, allow_insecure_bind=True)  # noqa: S104
-    server = Server([], settings)
+    server = Server([], settings, Metrics())
     await server.start()
     assert server.port
     await server.stop()

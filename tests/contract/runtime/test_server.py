@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services import errors
 from services.runtime.channels import open_channel
+from services.runtime.metrics import Metrics
 from services.runtime.server import Server
 from services.runtime.settings import RuntimeSettings
 from services.runtime.status import remote_errors
@@ -74,7 +75,7 @@ async def test_a_server_that_warms_up_is_alive_but_not_ready() -> None:
     async def warm_up() -> None:
         await warm.wait()
 
-    server = Server([registration(QueryServicer(), warm_up=warm_up)], SETTINGS)
+    server = Server([registration(QueryServicer(), warm_up=warm_up)], SETTINGS, Metrics())
     starting = asyncio.create_task(server.start())
     await until(lambda: bool(server.port))
     async with open_channel(f"127.0.0.1:{server.port}", SETTINGS) as channel:
@@ -90,14 +91,14 @@ async def test_a_warm_up_that_fails_ends_the_start() -> None:
     async def warm_up() -> None:
         raise errors.NotFoundError("no model")
 
-    server = Server([registration(QueryServicer(), warm_up=warm_up)], SETTINGS)
+    server = Server([registration(QueryServicer(), warm_up=warm_up)], SETTINGS, Metrics())
     with pytest.raises(errors.NotFoundError):
         await server.start()
 
 
 async def test_a_taken_port_is_refused_by_variable(server: Server) -> None:
     with pytest.raises(errors.ConfigurationError, match="DEMIURGE_PORT"):
-        await Server([], RuntimeSettings(port=server.port)).start()
+        await Server([], RuntimeSettings(port=server.port), Metrics()).start()
 
 
 @pytest.mark.parametrize("reflection", [False, True])

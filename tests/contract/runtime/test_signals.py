@@ -22,6 +22,7 @@ PROGRAM = """
 import asyncio
 from demiurge.query.v1 import query_service_pb2, query_service_pb2_grpc
 from services.runtime.logs import configure_logging
+from services.runtime.metrics import Metrics
 from services.runtime.security import server_credentials
 from services.runtime.server import Registration, serve
 from services.runtime.settings import RuntimeSettings
@@ -38,8 +39,9 @@ async def warm_up():
 
 settings = RuntimeSettings(port=0)
 configure_logging(settings)
-asyncio.run(serve([Registration("q", lambda server:
-    query_service_pb2_grpc.add_QueryServiceServicer_to_server(Slow(), server), warm_up)], settings))
+registration = Registration("q", lambda server:
+    query_service_pb2_grpc.add_QueryServiceServicer_to_server(Slow(), server), warm_up)
+asyncio.run(serve([registration], settings, Metrics()))
 print("stopped", flush=True)
 """
 

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from services.cli.composition import Ground, build
+from services.cli.composition import build, open_ground
 from services.runtime.embedding import embedded
-from services.runtime.object_store.opening import open_store
 from services.runtime.settings import NOUNS, RuntimeSettings
 from tests.deploy.envoy.names import Names
 
@@ -32,8 +31,8 @@ def served(noun: str, place: str, folder: Path, **settings: object) -> Iterator[
     """One service at that address, drained afterwards; its peers are where `everyone` has them."""
     peers = {f"{each}_address": f"{host(1 + NOUNS.index(each))}:{PORT}" for each in NOUNS}
     runtime = settings_at(place, folder, **{**peers, **settings})
-    ground = Ground(runtime, open_store(runtime))
-    with embedded(lambda: [build(noun, ground)], runtime):
+    ground = open_ground(runtime)
+    with embedded(lambda: [build(noun, ground)], runtime, ground.metrics):
         yield
 
 

@@ -17,6 +17,7 @@ from services.playback.settings import PlaybackSettings
 from services.runtime.channels import open_blocking_channel
 from services.runtime.embedding import embedded
 from services.runtime.messages import ref_to_message
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.server import Registration
 from services.runtime.settings import NOUNS, RuntimeSettings
@@ -55,7 +56,7 @@ def test_what_is_heard_is_the_file_that_would_be_rendered(tmp_path: Path, rate: 
 
     heard = io.BytesIO()
     with (
-        embedded(build, RUNTIME) as server,
+        embedded(build, RUNTIME, Metrics()) as server,
         open_blocking_channel(f"127.0.0.1:{server.port}", RUNTIME) as channel,
     ):
         client = client_of(dict.fromkeys(NOUNS, channel))

@@ -8,11 +8,12 @@ import pytest
 from demiurge.gateway.v1.gateway_service_pb2 import ListRunsRequest
 
 from services.cli.connection import connect
-from services.cli.notice import NAME, found, posted
 from services.cli.health import loopback_of
+from services.cli.notice import NAME, found, posted
 from services.cli.up import can_call_itself
 from services.errors import ConfigurationError, ConflictError
 from services.runtime.embedding import embedded, embedded_settings
+from services.runtime.metrics import Metrics
 from services.runtime.settings import RuntimeSettings
 
 
@@ -23,7 +24,7 @@ def runtime(tmp_path: Path) -> RuntimeSettings:
 
 @pytest.fixture
 def address(runtime: RuntimeSettings) -> Iterator[str]:
-    with embedded(list, embedded_settings(runtime)) as server:
+    with embedded(list, embedded_settings(runtime), Metrics()) as server:
         yield f"127.0.0.1:{server.port}"
 
 

@@ -23,6 +23,7 @@ from services.gateway.servicer import GatewayServicer
 from services.runtime.channels import open_blocking_channel
 from services.runtime.embedding import embedded
 from services.runtime.messages import ref_to_message
+from services.runtime.metrics import Metrics
 from services.runtime.object_store.folder import FolderStore
 from services.runtime.server import Registration
 from services.runtime.settings import NOUNS, RuntimeSettings
@@ -45,7 +46,7 @@ def serving(root: Path) -> Iterator[int]:
             )
         ]
 
-    with embedded(build, RUNTIME) as server:
+    with embedded(build, RUNTIME, Metrics()) as server:
         yield server.port
 
 

@@ -21,6 +21,7 @@ from services.errors import (
 from services.gateway.patience import Patience
 from services.gateway.peers import Peers
 from services.gateway.settings import GatewaySettings
+from services.runtime.metrics import Metrics
 from services.runtime.server import Registration, Server
 from services.runtime.settings import RuntimeSettings
 
@@ -57,7 +58,7 @@ async def peers(playback: Playback) -> AsyncIterator[Callable[[float], Peers]]:
         "demiurge.playback.v1.PlaybackService",
         lambda server: pb_grpc.add_PlaybackServiceServicer_to_server(playback, server),
     )
-    server = Server([registration], SETTINGS)
+    server = Server([registration], SETTINGS, Metrics())
     await server.start()
     made: list[Peers] = []
 
@@ -177,7 +178,7 @@ async def test_a_predictor_elsewhere_hears_no_token_but_the_one_meant_for_it(
         "demiurge.predictor.v1.PredictorService",
         lambda server: predictor_grpc.add_PredictorServiceServicer_to_server(listener, server),
     )
-    server = Server([registration], SETTINGS)
+    server = Server([registration], SETTINGS, Metrics())
     await server.start()
     address = f"127.0.0.1:{server.port}"
     settings = RuntimeSettings(
@@ -203,7 +204,7 @@ async def listening() -> AsyncIterator[tuple[Listener, str]]:
         "demiurge.predictor.v1.PredictorService",
         lambda server: predictor_grpc.add_PredictorServiceServicer_to_server(listener, server),
     )
-    server = Server([registration], SETTINGS)
+    server = Server([registration], SETTINGS, Metrics())
     await server.start()
     yield listener, f"localhost:{server.port}"
     await server.stop()

@@ -8,11 +8,13 @@ import pytest
 from demiurge.audio.v1.audio_pb2 import ObjectRef
 from demiurge.gateway.v1.gateway_service_pb2 import Run, RunResult, State
 from demiurge.gateway.v1.run_record_pb2 import RunRecord
+from prometheus_client import CollectorRegistry
 from typing_extensions import override
 
 from services.errors import StorageFullError
 from services.gateway.audio_library import AudioLibrary
 from services.gateway.live import LiveRuns
+from services.gateway.metrics import GatewayMetrics
 from services.gateway.patience import Patience
 from services.gateway.peers import Peers
 from services.gateway.pipeline import Pipeline
@@ -54,10 +56,19 @@ def store(tmp_path: Path) -> Ailing:
 def opened(store: Ailing) -> Runs:
     records, patience = RunStore(store), Patience(0)
     peers = Peers(lambda _: "", RuntimeSettings(), 1, patience)
-    pipeline = Pipeline(store, records, peers, patience, concurrency=1)
+    metrics = GatewayMetrics(CollectorRegistry())
+    pipeline = Pipeline(store, records, peers, patience, concurrency=1, metrics=metrics)
     live = LiveRuns(records, lease_seconds=1)
     library = AudioLibrary(store, max_upload_bytes=1)
-    return Runs(records, live, library=library, peers=peers, pipeline=pipeline, patience=patience)
+    return Runs(
+        records,
+        live,
+        library=library,
+        peers=peers,
+        pipeline=pipeline,
+        patience=patience,
+        metrics=metrics,
+    )
 
 
 async def test_a_run_that_is_cancelled_on_a_full_store_stays_so_and_is_not_taken_up(

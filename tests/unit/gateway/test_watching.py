@@ -1,10 +1,12 @@
 from pathlib import Path
 
 from demiurge.gateway.v1.gateway_service_pb2 import Run, State
+from prometheus_client import CollectorRegistry
 
 from services.gateway.active_run import ActiveRun
 from services.gateway.audio_library import AudioLibrary
 from services.gateway.live import LiveRuns
+from services.gateway.metrics import GatewayMetrics
 from services.gateway.patience import Patience
 from services.gateway.peers import Peers
 from services.gateway.pipeline import Pipeline
@@ -18,10 +20,19 @@ async def test_a_run_that_ends_while_it_is_being_shown_is_shown_once_more(tmp_pa
     store = FolderStore(tmp_path)
     records, patience = RunStore(store), Patience(0)
     peers = Peers(lambda _: "", RuntimeSettings(), 1, patience)
-    pipeline = Pipeline(store, records, peers, patience, concurrency=1)
+    metrics = GatewayMetrics(CollectorRegistry())
+    pipeline = Pipeline(store, records, peers, patience, concurrency=1, metrics=metrics)
     live = LiveRuns(records, lease_seconds=1)
     library = AudioLibrary(store, max_upload_bytes=1)
-    runs = Runs(records, live, library=library, peers=peers, pipeline=pipeline, patience=patience)
+    runs = Runs(
+        records,
+        live,
+        library=library,
+        peers=peers,
+        pipeline=pipeline,
+        patience=patience,
+        metrics=metrics,
+    )
     active = ActiveRun(Run(id="run-1", state=State.STATE_RUNNING))
     runs._active["run-1"] = active
 

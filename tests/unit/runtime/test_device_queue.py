@@ -27,7 +27,7 @@ class Gate:
 
 @pytest.fixture
 async def queue() -> AsyncIterator[DeviceQueue]:
-    queue = DeviceQueue(capacity=2)
+    queue = DeviceQueue(2, metrics=Metrics().queue("device"))
     yield queue
     await queue.drain()
 
@@ -42,7 +42,7 @@ async def entered(gate: Gate) -> None:
 
 
 async def test_work_runs_in_order_in_one_thread(queue: DeviceQueue) -> None:
-    queue = DeviceQueue(capacity=20)
+    queue = DeviceQueue(20, metrics=Metrics().queue("device"))
     threads: list[int] = []
     order: list[int] = []
 
@@ -61,7 +61,7 @@ async def test_work_runs_in_order_in_one_thread(queue: DeviceQueue) -> None:
 
 
 async def test_as_many_are_at_work_as_there_are_workers_and_as_many_wait_as_there_is_room() -> None:
-    queue = DeviceQueue(capacity=1, workers=2)
+    queue = DeviceQueue(1, workers=2, metrics=Metrics().queue("device"))
     gates = [Gate() for _ in range(3)]
     calls = [asyncio.ensure_future(queue.run(gate)) for gate in gates]
     await asyncio.gather(*map(entered, gates[:2]))
@@ -164,7 +164,7 @@ async def test_work_sees_the_call_that_it_is_for(queue: DeviceQueue) -> None:
 
 
 async def test_drain_finishes_what_was_taken_and_takes_nothing_new(gate: Gate) -> None:
-    queue = DeviceQueue(capacity=2)
+    queue = DeviceQueue(2, metrics=Metrics().queue("device"))
     tasks = [asyncio.create_task(queue.run(gate)) for _ in range(2)]
     await entered(gate)
     draining = asyncio.create_task(queue.drain())
