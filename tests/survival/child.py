@@ -12,12 +12,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tests.survival.journal import (
     TIMED,
     Death,
     Journal,
+    WitnessedStore,
     witness_halves,
     witness_index,
 )
@@ -109,12 +110,14 @@ def _run(scene: Scene, journal: Journal, runtime: Any) -> dict[str, Any]:
         WatchRunRequest,
     )
 
-    from services.cli.composition import build
+    from services.cli.composition import Ground, build
     from services.cli.connection import client_of
     from services.runtime.channels import open_blocking_channel
     from services.runtime.embedding import embedded, embedded_settings
     from services.runtime.logs import configure_logging
+    from services.runtime.metrics import Metrics
     from services.runtime.object_store.opening import open_store
+    from services.runtime.object_store.port import ObjectStore
     from services.runtime.settings import NOUNS
     from services.runtime.status import remote_errors
 

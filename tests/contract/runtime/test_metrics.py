@@ -3,6 +3,7 @@
 import asyncio
 import urllib.request
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -138,3 +139,21 @@ async def test_a_device_that_cannot_be_read_takes_no_other_metric_with_it(
     await server.stop()
     assert seen["demiurge_device_memory_bytes cuda:0 total"] == 80
     assert seen["demiurge_build_info 0.1.0"] == 1
+
+
+async def test_room_on_a_disk_is_read_when_scraped_and_a_folder_that_has_gone_fails_nothing(
+    tmp_path: Path,
+) -> None:
+    metrics = Metrics()
+    (tmp_path / "there").mkdir()
+    for name in ("there", "gone"):
+        metrics.watch_disk(tmp_path / name)
+    server = Server([], WATCHED, metrics)
+    await server.start()
+    seen = await scraped(server)
+    assert seen[f"demiurge_disk_free_bytes {tmp_path / 'there'}"] > 0
+    (tmp_path / "there").rmdir()
+    later = await scraped(server)
+    await server.stop()
+    assert not [name for name in [*later] if name.startswith("demiurge_disk_free_bytes")]
+    assert later["demiurge_build_info 0.1.0"] == 1

@@ -122,9 +122,11 @@ def test_a_run_is_counted_by_what_it_made(run: Run, client: Client, prometheus: 
     assert prometheus.value("sum(demiurge_queue_waiting)") == 0
     assert prometheus.value("sum(demiurge_queue_running)") == 0
     assert prometheus.value("sum(demiurge_object_store_duration_seconds_count)") > 0
+    folders = {labels["folder"] for labels, _ in prometheus.query("demiurge_disk_free_bytes > 0")}
+    assert folders == {"/scratch", "/var/lib/demiurge"}
     # Nothing went wrong, and nothing is told to have.
-    assert prometheus.query("demiurge_object_store_errors_total") == []
-    assert prometheus.query("demiurge_index_errors_total") == []
+    assert prometheus.value("sum(demiurge_object_store_errors_total)") == 0
+    assert prometheus.value("sum(demiurge_index_errors_total)") == 0
 
 
 def test_one_trace_goes_from_envoy_through_the_gateway_to_a_service(
