@@ -29,6 +29,9 @@ _FORMS = {
 _OGG_HEADER_BYTES = 27
 _OGG_CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")
 _MAX_TAGS = 4
+# Before the samples. Those of honest files can be counted on the fingers; a file may hold a hundred
+# million, and they are walked outside the decoder's bounds.
+MAX_CHUNKS = 1_000
 # Container magic → byte order of its sizes, and the chunk that holds the samples.
 _CHUNKED = {
     b"RIFF": ("<", b"data"),
@@ -134,7 +137,7 @@ def wav_data(file: BinaryIO) -> WavData | None:
     """Walks the chunks of a RIFF, RF64 or AIFF file to the one that holds the samples.
 
     Answers where a RIFF file has them; None for whatever else. Raises MisleadingHeaderError if the
-    samples end before the header says.
+    samples end before the header says, or more than MAX_CHUNKS chunks come before them.
     """
     end = file.seek(0, 2)
     file.seek(0)
@@ -145,7 +148,9 @@ def wav_data(file: BinaryIO) -> WavData | None:
     long_size = 0
     position = 12
     form = b""
-    while position + 8 <= end:
+    for _ in range(MAX_CHUNKS + 1):
+        if position + 8 > end:
+            raise MisleadingHeaderError("is truncated: it ends before its samples begin")
         file.seek(position)
         kind, size = struct.unpack(f"{order}4sI", file.read(8))
         position += 8
@@ -163,4 +168,4 @@ def wav_data(file: BinaryIO) -> WavData | None:
                 )
             return WavData(position, size, form) if magic == b"RIFF" else None
         position += size + size % 2
-    raise MisleadingHeaderError("is truncated: it ends before its samples begin")
+    raise MisleadingHeaderError(f"holds more than {MAX_CHUNKS} chunks before its samples")

@@ -3,11 +3,15 @@
 Run as a program by `services.audio.decoding`, with an empty environment and one socket. libsndfile
 is C and reads what strangers send, so whoever takes over a fork of this finds a file to read, a
 pipe to write to and nothing else: no environment, no other descriptors and no way to make any
-(neither files nor sockets), and bounds on memory and time. It imports nothing of Demiurge.
+(neither files nor sockets), and bounds on memory and time. Where Linux has seccomp
+(https://docs.kernel.org/userspace-api/seccomp_filter.html) it answers no system call but those that
+decoding takes, so that nothing can be renamed, removed, signalled or traced either. It imports
+nothing of Demiurge.
 """
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import selectors
@@ -32,7 +36,23 @@ OUT_OF_MEMORY = 3
 MOST_DESCRIPTORS = 1024
 _SAMPLE_BYTES = 4
 # prctl's, by the kernel's headers.
-_DIE_WITH_PARENT, _NO_NEW_PRIVILEGES = 1, 38
+_DIE_WITH_PARENT, _SET_SECCOMP, _NO_NEW_PRIVILEGES = 1, 22, 38
+_SECCOMP_FILTER = 2
+# What decoding asks of the kernel once its file is open: the architecture's mark, then the numbers of
+# read, write, fstat, newfstatat, lseek, mmap, mprotect, munmap, mremap, brk, madvise, futex,
+# clock_gettime, rt_sigreturn, restart_syscall, exit_group.
+_CALLS = {
+    "x86_64": (0xC000003E, (0, 1, 5, 262, 8, 9, 10, 11, 25, 12, 28, 202, 228, 15, 219, 231)),
+    "aarch64": (
+        0xC00000B7,
+        (63, 64, 80, 79, 62, 222, 226, 215, 216, 214, 233, 98, 113, 139, 128, 94),
+    ),
+}
+# Of the filter's language (linux/filter.h): codes, and places in what it looks at.
+_INSTRUCTION = struct.Struct("=HBBI")
+_LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_NUMBER, _ARCHITECTURE = 0, 4
+_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
 
 
 def decode(sound: int, samples: int, max_channels: int) -> None:
@@ -87,6 +107,51 @@ def confine(memory_bytes: int, cpu_seconds: int) -> None:
         # At the hard limit of time the signal says nothing of why.
         hard = value + 1 if limit == resource.RLIMIT_CPU else value
         resource.setrlimit(limit, (value, hard))
+    if can_filter():
+        _filter()
+
+
+class _Program(ctypes.Structure):
+    """The kernel's struct sock_fprog."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def can_filter() -> bool:
+    """Whether this system can refuse a process all system calls but those of decoding."""
+    return (
+        os.uname().machine in _CALLS
+        and sys.maxsize > 2**32
+        and sys.platform == "linux"
+        # It looks for a program where there is none only if it knows what to do with one.
+        and _set_seccomp(None) == errno.EFAULT
+    )
+
+
+def _filter() -> None:
+    """From here on the kernel refuses all other system calls. Raises OSError if it cannot."""
+    architecture, numbers = _CALLS[os.uname().machine]
+    count = len(numbers)
+    program = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        # Skipped: what is left of the program but its last two lines.
+        (_IF_EQUAL, 0, count + 1, architecture),
+        (_LOAD, 0, 0, _NUMBER),
+        *((_IF_EQUAL, count - place, 0, number) for place, number in enumerate(numbers)),
+        (_RETURN, 0, 0, _REFUSE),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+    content = b"".join(_INSTRUCTION.pack(*line) for line in program)
+    if error := _set_seccomp(ctypes.byref(_Program(len(program), content))):
+        raise OSError(error, os.strerror(error))
+
+
+def _set_seccomp(program: object) -> int:
+    """The kernel's error, 0 for none."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    arguments = (_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_FILTER), program)
+    failed = prctl(*arguments, ctypes.c_ulong(0), ctypes.c_ulong(0))
+    return ctypes.get_errno() if failed else 0
 
 
 def serve(control: socket.socket, work: Callable[[int, int, int], None] = decode) -> None:
