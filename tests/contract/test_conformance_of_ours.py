@@ -90,7 +90,7 @@ def guarded(store: FolderStore, token: Path) -> Iterator[str]:
 @pytest.fixture
 def token(tmp_path: Path) -> Path:
     file = tmp_path / "token"
-    file.write_text("open sesame")
+    file.write_text("open-sesame")
     return file
 
 
