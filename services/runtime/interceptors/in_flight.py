@@ -10,8 +10,7 @@ from typing_extensions import override
 from services.errors import UnavailableError
 from services.runtime.interceptors.around import HEALTH_SERVICE, AroundCall, Context
 
-# By this Envoy tells it from failures of whoever is behind a service, which nobody else mends:
-# deploy/envoy/http.yaml has these calls answered by another replica.
+# By this Envoy knows what to ask again, see deploy/envoy/http.yaml: another replica, or later.
 ELSEWHERE = ("x-demiurge-elsewhere", "true")
 
 
