@@ -38,8 +38,8 @@ _SAMPLE_BYTES = 4
 # prctl's, by the kernel's headers.
 _DIE_WITH_PARENT, _SET_SECCOMP, _NO_NEW_PRIVILEGES = 1, 22, 38
 _SECCOMP_FILTER = 2
-# What decoding asks of the kernel once its file is open: the architecture's mark, then the numbers of
-# read, write, fstat, newfstatat, lseek, mmap, mprotect, munmap, mremap, brk, madvise, futex,
+# What decoding asks of the kernel once its file is open: the architecture's mark, then the numbers
+# of read, write, fstat, newfstatat, lseek, mmap, mprotect, munmap, mremap, brk, madvise, futex,
 # clock_gettime, rt_sigreturn, restart_syscall, exit_group.
 _CALLS = {
     "x86_64": (0xC000003E, (0, 1, 5, 262, 8, 9, 10, 11, 25, 12, 28, 202, 228, 15, 219, 231)),

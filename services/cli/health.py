@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from services.errors import ConfigurationError, UnavailableError
+from services.runtime.addresses import authority, loopback_of
 
 PATIENCE_SECONDS = 3.0
 
@@ -33,7 +34,7 @@ def health(
             culprit="DEMIURGE_HEALTH_PORT",
         )
     host = loopback_of(os.environ.get("DEMIURGE_BIND_ADDRESS") or "127.0.0.1")
-    state = asked(f"{host}:{port}", service)
+    state = asked(authority(host, port), service)
     if state != "SERVING":
         raise UnavailableError(f"{service}: {state}", culprit=service)
     typer.echo(f"{service}: {state}")
@@ -59,9 +60,3 @@ def asked(address: str, service: str) -> str:
             reason = "no such service" if unknown else f"no answer, {error.code().name}"
             raise UnavailableError(f"{service} at {address}: {reason}", culprit=service) from None
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
-
-
-def loopback_of(bind_address: str) -> str:
-    """The host by which this machine reaches a server bound to that address."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind_address, bind_address)  # noqa: S104
-    return f"[{host}]" if ":" in host else host

@@ -31,10 +31,10 @@ async def serve_all() -> None:
 
     silence_grpc()
     from services.cli.composition import build, open_ground
-    from services.cli.health import loopback_of
     from services.cli.notice import found, posted
     from services.errors import ConflictError
     from services.query.settings import QuerySettings
+    from services.runtime.addresses import authority, loopback_of
     from services.runtime.logs import configure_logging
     from services.runtime.server import serve
     from services.runtime.settings import NOUNS, load
@@ -55,7 +55,7 @@ async def serve_all() -> None:
     with ExitStack() as stack:
 
         def serving(port: int) -> None:
-            ground.own_address = f"{loopback_of(runtime.bind_address)}:{port}"
+            ground.own_address = authority(loopback_of(runtime.bind_address), port)
             stack.enter_context(posted(folder, ground.own_address, runtime, lasting=True))
 
         await serve(registrations, runtime, ground.metrics, serving, tracing=tracing)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from pydantic import Field
 
-from services.runtime.security import is_loopback
+from services.runtime.addresses import is_loopback
 from services.runtime.settings import ServiceSettings, prefix
 
 LOOPBACK = "localhost:*,127.0.0.1:*,[::1]:*"

@@ -7,13 +7,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from services.errors import ConfigurationError
-from services.runtime.security import is_loopback
+from services.runtime.addresses import is_loopback
+from services.runtime.credential_files import CredentialFile
 from services.runtime.settings import (
     RuntimeSettings,
     ServiceSettings,
     load,
     prefix,
-    variable_of,
 )
 
 
@@ -61,13 +61,17 @@ class QuerySettings(ServiceSettings):
         """
         if not self.api_key_file:
             return ""
-        key = _content("api_key_file", self.api_key_file).decode(errors="replace").strip()
+        file = CredentialFile(QuerySettings, "api_key_file", self.api_key_file)
+        key = file.content().decode(errors="replace").strip()
         if not key or not key.isascii() or not key.isprintable():
-            raise _wrong("api_key_file", f"{self.api_key_file} does not hold one line of ASCII")
+            raise file.wrong(f"{file.path} does not hold one line of ASCII")
         parts = urlsplit(self.url)
         local = is_loopback(parts.hostname or "")
         if parts.scheme == "http" and not local and not allow_unprotected:
-            raise _wrong("url", f"the key would go to {self.url} unprotected; use https://")
+            raise ConfigurationError(
+                f"DEMIURGE_QUERY_URL: the key would go to {self.url} unprotected; use https://",
+                culprit="DEMIURGE_QUERY_URL",
+            )
         return key
 
     def authorities(self) -> bytes | None:
@@ -75,21 +79,4 @@ class QuerySettings(ServiceSettings):
 
         Raises ConfigurationError, naming the variable, for a file that is missing or not PEM.
         """
-        if not self.ca:
-            return None
-        content = _content("ca", self.ca)
-        if b"-----BEGIN " not in content:
-            raise _wrong("ca", f"{self.ca} is not a PEM file")
-        return content
-
-
-def _content(field: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _wrong(field, f"{path} cannot be read: {error.strerror}") from None
-
-
-def _wrong(field: str, problem: str) -> ConfigurationError:
-    variable = variable_of(QuerySettings, field)
-    return ConfigurationError(f"{variable}: {problem}", culprit=variable)
+        return CredentialFile(QuerySettings, "ca", self.ca).pem() if self.ca else None

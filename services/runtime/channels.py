@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import grpc
 
 from services.errors import ConfigurationError
+from services.runtime.addresses import is_loopback
 from services.runtime.call import current_call
-from services.runtime.security import channel_credentials, is_loopback
+from services.runtime.security import channel_credentials
 from services.runtime.settings import RuntimeSettings
 from services.runtime.tokens import AUTHORIZATION_KEY, Tokens, bearer, tokens_of
 

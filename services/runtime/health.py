@@ -11,6 +11,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.errors import ConfigurationError
+from services.runtime.addresses import authority
 from services.runtime.settings import RuntimeSettings
 
 LIVENESS = ("", "liveness")
@@ -77,8 +78,3 @@ class HealthPort:
     async def stop(self) -> None:
         """Answers no more."""
         await self._server.stop(0)
-
-
-def authority(host: str, port: int) -> str:
-    """host:port, with brackets where the host is an address of IPv6."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -4,13 +4,14 @@ Certificates that a server shows, and authorities that it trusts, are read again
 change. A client reads its own with each channel that it opens.
 """
 
-import ipaddress
 from pathlib import Path
 
 import grpc
 import structlog
 
 from services.errors import ConfigurationError
+from services.runtime.addresses import is_loopback
+from services.runtime.credential_files import CredentialFile
 from services.runtime.settings import RuntimeSettings, variable_of
 
 
@@ -19,10 +20,11 @@ def server_credentials(settings: RuntimeSettings) -> grpc.ServerCredentials | No
 
     Raises ConfigurationError, naming the variable, for files that are missing or not PEM.
     """
+    # Before they are read, so that no change is missed.
+    renewed = _Renewed(settings)
     first = _certificates(settings)
     if first is None:
         return None
-    renewed = _Renewed(settings)
     return grpc.dynamic_ssl_server_credentials(
         first,
         renewed.certificates,  # type: ignore[arg-type]  # gRPC takes None for "as before"
@@ -40,16 +42,6 @@ def channel_credentials(settings: RuntimeSettings) -> grpc.ChannelCredentials | 
         return None
     key, certificate = _key_pair(settings) or (None, None)
     return grpc.ssl_channel_credentials(authorities, key, certificate)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the host."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def checked_bind(settings: RuntimeSettings) -> None:
@@ -77,14 +69,18 @@ class _Renewed:
 
     def __init__(self, settings: RuntimeSettings) -> None:
         self._settings = settings
-        self._seen = self._state()
+        self._files = [
+            CredentialFile(RuntimeSettings, field, path)
+            for field in ("tls_certificate", "tls_key", "tls_ca")
+            if (path := getattr(settings, field))
+        ]
 
     def certificates(self) -> grpc.ServerCertificateConfiguration | None:
         """What gRPC asks before each handshake."""
-        state = self._state()
-        if state == self._seen:
+        # Every one is asked, or a renewal of three files would be three.
+        changed = [file.has_changed() for file in self._files]
+        if not any(changed):
             return None
-        self._seen = state
         try:
             renewed = _certificates(self._settings)
         except ConfigurationError as error:
@@ -93,23 +89,6 @@ class _Renewed:
             return None
         structlog.get_logger().info("certificates were renewed")
         return renewed
-
-    def _state(self) -> list[tuple[int, int, int] | None]:
-        settings = self._settings
-        return [
-            file_state(path)
-            for path in (settings.tls_certificate, settings.tls_key, settings.tls_ca)
-            if path
-        ]
-
-
-def file_state(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file is written or replaced; None if it cannot be seen."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _certificates(settings: RuntimeSettings) -> grpc.ServerCertificateConfiguration | None:
@@ -124,36 +103,13 @@ def _key_pair(settings: RuntimeSettings) -> tuple[bytes, bytes] | None:
     if key and certificate:
         return key, certificate
     if key or certificate:
-        field = "tls_certificate" if key else "tls_key"
-        raise wrong(field, "a certificate and its key come together")
+        variable = variable_of(RuntimeSettings, "tls_certificate" if key else "tls_key")
+        raise ConfigurationError(
+            f"{variable}: a certificate and its key come together", culprit=variable
+        )
     return None
 
 
 def _pem(settings: RuntimeSettings, field: str) -> bytes | None:
-    if getattr(settings, field) is None:
-        return None
-    content = _content(settings, field)
-    if b"-----BEGIN " not in content:
-        raise wrong(field, f"{getattr(settings, field)} is not a PEM file")
-    return content
-
-
-def _content(settings: RuntimeSettings, field: str) -> bytes:
-    return content_of(field, getattr(settings, field))
-
-
-def content_of(field: str, path: Path) -> bytes:
-    """The bytes of the file that `field` of the settings names.
-
-    Raises ConfigurationError, naming the variable, if it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise wrong(field, f"{path} cannot be read: {error.strerror}") from None
-
-
-def wrong(field: str, problem: str) -> ConfigurationError:
-    """The error of a setting that cannot work."""
-    variable = variable_of(RuntimeSettings, field)
-    return ConfigurationError(f"{variable}: {problem}", culprit=variable)
+    path: Path | None = getattr(settings, field)
+    return CredentialFile(RuntimeSettings, field, path).pem() if path else None

@@ -11,8 +11,9 @@ import structlog
 from grpc_reflection.v1alpha import reflection
 
 from services.errors import ConfigurationError
+from services.runtime.addresses import authority
 from services.runtime.channels import KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS
-from services.runtime.health import Health, HealthPort, authority
+from services.runtime.health import Health, HealthPort
 from services.runtime.interceptors.access_log import AccessLogInterceptor
 from services.runtime.interceptors.authentication import AuthenticationInterceptor
 from services.runtime.interceptors.errors import ErrorInterceptor

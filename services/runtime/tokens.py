@@ -17,8 +17,8 @@ from pathlib import Path
 import structlog
 
 from services.errors import ConfigurationError, UnauthenticatedError
-from services.runtime.security import content_of, file_state, wrong
-from services.runtime.settings import RuntimeSettings, variable_of
+from services.runtime.credential_files import CredentialFile
+from services.runtime.settings import RuntimeSettings
 
 AUTHORIZATION_KEY = "authorization"
 _SCHEME = "Bearer "
@@ -44,10 +44,8 @@ class Tokens:
         Raises ConfigurationError, naming the variable, for a file that is missing, empty or has
         lines that are not a token of printable ASCII and, maybe, a time.
         """
-        self._field = field
-        self._path = path
+        self._file = CredentialFile(RuntimeSettings, field, path)
         self._now = now
-        self._state = file_state(path)
         self._tokens = self._read()
 
     def current(self) -> str:
@@ -58,8 +56,8 @@ class Tokens:
             if token.is_valid(now):
                 return token.value
         raise UnauthenticatedError(
-            f"every token in {self._path} has expired: write a new one into it",
-            culprit=variable_of(RuntimeSettings, self._field),
+            f"every token in {self._file.path} has expired: write a new one into it",
+            culprit=self._file.variable,
         )
 
     def check(self, authorization: str) -> None:
@@ -84,38 +82,35 @@ class Tokens:
             )
 
     def _renew(self) -> None:
-        state = file_state(self._path)
-        if state == self._state:
+        if not self._file.has_changed():
             return
-        self._state = state
         try:
             self._tokens = self._read()
         except ConfigurationError as error:
             # As when it is just being written: what was good stays so.
             structlog.get_logger().error("credentials cannot be renewed", reason=error.message)
         else:
-            structlog.get_logger().info("credentials were renewed", file=str(self._path))
+            structlog.get_logger().info("credentials were renewed", file=str(self._file.path))
 
     def _read(self) -> list[_Token]:
-        lines = content_of(self._field, self._path).decode(errors="replace").splitlines()
+        lines = self._file.content().decode(errors="replace").splitlines()
         tokens = [self._token(number, line) for number, line in enumerate(lines, 1) if line.strip()]
         if not tokens:
-            raise wrong(self._field, f"{self._path} holds no token")
+            raise self._file.wrong(f"{self._file.path} holds no token")
         return tokens
 
     def _token(self, number: int, line: str) -> _Token:
         # Never the line itself: it is a secret.
-        place = f"line {number} of {self._path}"
+        place = f"line {number} of {self._file.path}"
         value, _, time = line.strip().partition(" ")
         if not value.isascii() or not value.isprintable():
-            raise wrong(self._field, f"{place} is not a token of printable ASCII")
+            raise self._file.wrong(f"{place} is not a token of printable ASCII")
         if not time.strip():
             return _Token(value, None)
         try:
             expiry = datetime.fromisoformat(time.strip())
         except ValueError:
-            raise wrong(
-                self._field,
+            raise self._file.wrong(
                 f"{place}: what follows the token is not a time like 2026-12-01T00:00:00Z",
             ) from None
         return _Token(value, expiry if expiry.tzinfo else expiry.replace(tzinfo=UTC))

@@ -8,10 +8,10 @@ import pytest
 from demiurge.gateway.v1.gateway_service_pb2 import ListRunsRequest
 
 from services.cli.connection import connect
-from services.cli.health import loopback_of
 from services.cli.notice import NAME, found, posted
 from services.cli.up import can_call_itself
 from services.errors import ConfigurationError, ConflictError
+from services.runtime.addresses import loopback_of
 from services.runtime.embedding import embedded, embedded_settings
 from services.runtime.metrics import Metrics
 from services.runtime.settings import RuntimeSettings
@@ -86,7 +86,7 @@ def test_a_process_number_that_went_to_another_program_counts_as_none(
     [
         ("127.0.0.1", "127.0.0.1"),
         ("0.0.0.0", "127.0.0.1"),  # noqa: S104
-        ("::", "[::1]"),
+        ("::", "::1"),
         ("10.1.2.3", "10.1.2.3"),
     ],
 )
