@@ -1,4 +1,4 @@
-"""Somebody else's predictor, and all services with it in the place of ours."""
+"""What a servicer counts; somebody else's predictor, and all services with it in the place of ours."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from demiurge.predictor.v1 import predictor_service_pb2_grpc
 
 from services.audio.track import DescriptorTrack
 from services.runtime.messages import track_from_message, track_to_message
+from services.runtime.metrics import Metrics
 from tests.conftest import RATE, WINDOW_FRAMES, OpenStack, Stack, sound
 
 HOP = 1024
@@ -72,6 +73,11 @@ def served(servicer: Repeater, port: int = 0) -> Iterator[str]:
         yield f"127.0.0.1:{bound}"
     finally:
         server.stop(0).wait()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from services.runtime.metrics import Metrics
 from services.runtime.model_store import ModelStore
 from services.runtime.object_store.folder import FolderStore
 from tests.contract.test_synth_servicer import (
-    metrics,
     models,
     refused,
     request,
@@ -25,7 +24,7 @@ from tests.contract.test_synth_servicer import (
     stub,
 )
 
-__all__ = ["metrics", "models", "store", "stub"]
+__all__ = ["models", "store", "stub"]
 
 
 def batch(

@@ -66,11 +66,6 @@ def save_melgan(models: ModelStore, id_: str, step: int = 1, mel: MelSettings = 
     models.save("melgan", id_, step, weights=weights, config=config, card="", best=True)
 
 
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
 def service(
     store: FolderStore, metrics: Metrics | None = None, device: str = "cpu", **limits: Any
 ) -> SynthServicer:
