@@ -1,4 +1,4 @@
-"""What a servicer counts; somebody else's predictor, and all services with it in the place of ours."""
+"""What servicers count; somebody else's predictor, and all services with it in place of ours."""
 
 import threading
 from collections.abc import Callable, Iterator
