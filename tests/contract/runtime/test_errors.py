@@ -16,6 +16,7 @@ from typing_extensions import override
 from services import errors
 from services.errors import DemiurgeError
 from services.runtime.channels import open_blocking_channel, open_channel
+from services.runtime.interceptors.in_flight import ELSEWHERE
 from services.runtime.server import Registration
 from services.runtime.status import DETAILS_KEY, remote_errors
 from tests.contract.runtime.conftest import ERRORS, SETTINGS, SHA, QueryServicer, get, registration
@@ -135,6 +136,23 @@ async def test_errors_of_a_further_service_come_through(start: Callable[..., Any
         with pytest.raises(errors.NotFoundError) as caught, remote_errors():
             await query_grpc.QueryServiceStub(channel).GetCollection(get("onward:NOT_FOUND"))
     assert caught.value.culprit == "zaunkönig.wav"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "again"), [("UNAVAILABLE", True), ("UNAVAILABLE late", False), ("NOT_FOUND", False)]
+)
+async def test_envoy_alone_is_told_to_ask_again_where_somebody_was_not_there_at_all(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, wanted: str, *, again: bool
+) -> None:
+    wanted, _, late = wanted.partition(" ")
+    if late:
+        monkeypatch.setattr("services.runtime.interceptors.errors.ABSENCE_SECONDS", 0.0)
+    server = await start(registration(servicer := QueryServicer()))
+    async with open_channel(f"127.0.0.1:{server.port}", SETTINGS) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await query_grpc.QueryServiceStub(channel).GetCollection(get(wanted))
+    assert (ELSEWHERE in tuple(caught.value.trailing_metadata())) == again
+    assert servicer.calls == [wanted]
 
 
 def test_a_server_that_nobody_listens_at_is_unavailable() -> None:

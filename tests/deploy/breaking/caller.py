@@ -148,7 +148,7 @@ def calling(stack: Stack) -> Iterator[Caller]:
 
 def wanted_run(seed: int, stage: str = "") -> "RunSpec":
     """A run like no other, which takes some time in that stage."""
-    return spec(frames=20, files=12 if stage == "generate" else 3, seconds=0.4, seed=seed)
+    return spec(frames=20, files=30 if stage == "generate" else 3, seconds=0.4, seed=seed)
 
 
 def digests(run: "Run") -> dict[str, str]:

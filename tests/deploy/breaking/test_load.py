@@ -1,6 +1,7 @@
 """Rolling restarts under load, and more load than there is room for."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 
@@ -13,6 +14,9 @@ from tests.deploy.breaking.conftest import assert_same
 from tests.deploy.breaking.load import Answers, load, predict, small_calls
 
 pytestmark = pytest.mark.containers
+
+# What was measured is told by `pytest --log-cli-level=info`.
+logger = logging.getLogger(__name__)
 
 # Measured: see docs/operations.md.
 REFUSED_WITHIN_SECONDS = 0.05
@@ -98,9 +102,7 @@ def test_a_run_gets_through_while_others_fill_the_queue(
 
 
 @pytest.mark.slow
-def test_overload_is_refused_at_once_and_costs_little_of_what_is_served(
-    caller: Caller, record_property: Callable[[str, object], None]
-) -> None:
+def test_overload_is_refused_at_once_and_costs_little_of_what_is_served(caller: Caller) -> None:
     def served(callers: int) -> Answers:
         calls = [predict(400)]
         address, settings = caller.stack.address, settings_of(caller)
@@ -111,16 +113,13 @@ def test_overload_is_refused_at_once_and_costs_little_of_what_is_served(
     assert set(overload.seconds) == {"OK", "RESOURCE_EXHAUSTED"}, overload.errors
     ratio = overload.count("OK") / max(before.count("OK"), after.count("OK"))
     refused = overload.percentile("RESOURCE_EXHAUSTED", 95)
-    record_property("goodput as a share of its peak", ratio)
-    record_property("seconds until 95 of 100 refusals", refused)
+    logger.info("goodput %.2f of its peak, 95 of 100 refused in %.1f ms", ratio, 1000 * refused)
     assert ratio > GOODPUT
     assert refused < REFUSED_WITHIN_SECONDS
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_thousands_of_calls(
-    caller: Caller, record_property: Callable[[str, object], None]
-) -> None:
+def test_memory_is_flat_over_thousands_of_calls(caller: Caller) -> None:
     calls = [*small_calls(), predict(5)]
 
     def ask(count: int) -> None:
@@ -134,5 +133,5 @@ def test_memory_is_flat_over_thousands_of_calls(
     ask(CALLS)
     after = {noun: caller.stack.memory_bytes(noun) for noun in before}
     grown = {noun: after[noun] - before[noun] for noun in before}
-    record_property("bytes grown", grown)
+    logger.info("bytes grown: %s", grown)
     assert max(grown.values()) < GROWTH_BYTES, grown
