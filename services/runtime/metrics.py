@@ -46,7 +46,9 @@ class Metrics:
         build = Info("demiurge_build", "What runs here.", registry=registry)
         build.info({"version": _version()})
         self.ready = Gauge(
-            "demiurge_ready", "1 if loaded, warm and not draining, else 0.", registry=registry
+            "demiurge_ready",
+            "1 if loaded, warm, not draining and not hanging, else 0.",
+            registry=registry,
         )
         self.requests = Counter(
             "demiurge_requests_total",

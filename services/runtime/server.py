@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ from services.runtime.tracing import Tracing
 # Less than what clients send, so that a ping that comes early is no offence.
 MIN_PING_INTERVAL_SECONDS = KEEPALIVE_SECONDS // 2
 LAST_CALL_SECONDS = 0.5
+# A loop that was not its turn for so long hangs; probes wait longer for their answer.
+LOOP_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Server:
         self._server: grpc.aio.Server | None = None
         self._port = 0
         self._health_port: HealthPort | None = None
+        self._ready = False
 
     @property
     def port(self) -> int:
@@ -91,6 +95,8 @@ class Server:
         must not be, and whatever a warm-up raises.
         """
         checked_bind(self._settings)
+        loop = asyncio.get_running_loop()
+        self._metrics.ready.set_function(lambda: self._ready and turns(loop))
         self._server = self._built()
         self._port = self._bound(self._server)
         await self._health.starting()
@@ -110,7 +116,7 @@ class Server:
             await self._close_telemetry()
             raise
         await self._health.ready()
-        self._metrics.ready.set(1)
+        self._ready = True
         structlog.get_logger().info(
             "serving",
             address=self._settings.bind_address,
@@ -122,7 +128,7 @@ class Server:
         """Not serving, then calls in flight finish, at most drain_seconds, then the end."""
         if self._server is None:
             return
-        self._metrics.ready.set(0)
+        self._ready = False
         await self._health.draining()
         for registration in self._registrations:
             if registration.drain:
@@ -202,6 +208,16 @@ class Server:
                 f"{variables}: cannot listen on {address}; is the port taken?",
                 culprit="DEMIURGE_PORT",
             ) from None
+
+
+def turns(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop of another thread turns: one that hangs serves nobody, whatever was so."""
+    turned = threading.Event()
+    try:
+        loop.call_soon_threadsafe(turned.set)
+    except RuntimeError:
+        return False
+    return turned.wait(LOOP_SECONDS)
 
 
 async def serve(

@@ -1,6 +1,7 @@
 """What /metrics tells of calls and queues, and that it harms neither."""
 
 import asyncio
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -89,6 +90,18 @@ async def test_methods_that_there_are_not_count_as_one(
     seen = await scraped(server)
     assert seen["demiurge_requests_total UNIMPLEMENTED unknown"] == 3
     assert not [name for name in seen if "Invention" in name]
+
+
+async def test_a_loop_that_hangs_is_not_ready(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.runtime.server.LOOP_SECONDS", 0.1)
+    # Held up until the answer is there, as by work that belongs into a thread.
+    scrape = asyncio.create_task(scraped(server))
+    await asyncio.sleep(0)
+    time.sleep(1)  # noqa: ASYNC251
+    assert (await scrape)["demiurge_ready"] == 0
+    assert (await scraped(server))["demiurge_ready"] == 1
 
 
 async def test_ready_only_between_warming_up_and_draining() -> None:
