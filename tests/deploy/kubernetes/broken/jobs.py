@@ -4,6 +4,7 @@ from tests.deploy.kubernetes.broken.mutation import (
     CLUSTER,
     Mutation,
     changed,
+    container,
     named,
     pod,
     replaced,
@@ -25,6 +26,12 @@ MUTATIONS = (
     ),
     Mutation(
         "a flag does not exist", "jobs", CLUSTER, replaced("generate", "--database", "--data-base")
+    ),
+    Mutation(
+        "a program does not exist",
+        "jobs",
+        CLUSTER,
+        changed(container("shell", "Job"), "command", 0, "slumber"),
     ),
     Mutation("a verb does not exist", "jobs", CLUSTER, replaced("train", "melgan", "mel-gan")),
     Mutation(

@@ -126,6 +126,12 @@ MUTATIONS = (
         CLUSTER,
         changed(container("train", "Job"), "image", "demiurge/synth:0.1.0"),
     ),
+    Mutation(
+        "a registry does not know who pulls",
+        "images",
+        CLUSTER,
+        without(named("ServiceAccount", "shell"), "imagePullSecrets"),
+    ),
     Mutation("an account is not there", "accounts", LOCAL, gone("ServiceAccount", "gateway")),
     Mutation(
         "a pod may ask the cluster",

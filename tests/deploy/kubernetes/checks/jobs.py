@@ -47,7 +47,7 @@ def jobs(world: World) -> Iterator[str]:
 def words(job: Object, index: int = 0) -> list[str]:
     """Command and arguments as the pod of that index gets them."""
     container = container_of(job)
-    given = [*container.get("command", ["demiurge"]), *container["args"]]
+    given = [*container.get("command", ["demiurge"]), *container.get("args", [])]
     return [word.replace(f"$({INDEX})", str(index)) for word in given]
 
 
@@ -85,8 +85,14 @@ def _nodes(world: World, job: Object) -> Iterator[str]:
 
 def _refused(job: Object) -> Iterator[str]:
     """What the command line itself has against the arguments."""
-    given = words(job)
-    given = given[given.index("services.cli.main") + 1 :] if given[0] == "torchrun" else given[1:]
+    program, *given = words(job)
+    if program == "sleep":
+        return
+    if program == "torchrun":
+        given = given[given.index("services.cli.main") + 1 :]
+    elif program != "demiurge":
+        yield f"{program} is no program of its image"
+        return
     command, name = get_command(app), ""
     try:
         while hasattr(command, "resolve_command"):

@@ -91,14 +91,21 @@ def nouns(world: World) -> Iterator[str]:
 
 
 def images(world: World) -> Iterator[str]:
-    """Images of the project all come from one place: services, stores and jobs."""
+    """Images of the project all come from one place, which may ask who pulls."""
     found: dict[str, set[str]] = {}
+    known = {each["metadata"]["name"] for each in world.all("ServiceAccount") if _pulls(each)}
     for workload in world.workloads():
         prefix, own, _ = container_of(workload)["image"].rpartition("demiurge/")
         if own:
             found.setdefault(prefix, set()).add(name_of(workload))
+        if own and prefix and pod_of(workload)["serviceAccountName"] not in known:
+            yield f"{name_of(workload)} cannot pull from {prefix} where that asks for a password"
     if len(found) != 1:
         yield f"images are pulled from several places: {found}"
+
+
+def _pulls(account: Object) -> bool:
+    return account.get("imagePullSecrets") == [{"name": "registry"}]
 
 
 def accounts(world: World) -> Iterator[str]:
