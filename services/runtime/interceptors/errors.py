@@ -19,8 +19,8 @@ from services.runtime.status import DETAILS_KEY, code_of, error_from_rpc, status
 # itself, these tries would multiply, and a caller that asks once would wait for minutes.
 NO_RETRY = ("grpc-retry-pushback-ms", "-1")
 # Envoy alone asks again, for as long as a restart takes, if the culprit was found absent sooner:
-# one that hangs, as a store may for 10 s, or went after much work, has cost enough already.
-ABSENCE_SECONDS = 8.0
+# one that hangs, as a store may for 20 s, or went after much work, has cost enough already.
+ABSENCE_SECONDS = 15.0
 
 
 class ErrorInterceptor(AroundCall):

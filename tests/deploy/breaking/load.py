@@ -16,8 +16,6 @@ from tests.conftest import PREDICTOR, UNAGAN, WINDOW_FRAMES
 if TYPE_CHECKING:
     from services.runtime.settings import RuntimeSettings
 
-# Who is refused for want of room comes back no sooner.
-PAUSE_SECONDS = 0.25
 Call = Callable[[grpc.aio.Channel], Awaitable[Any]]
 
 
@@ -46,8 +44,12 @@ async def load(
     seconds: float = 0.0,
     count: int = 0,
 ) -> Answers:
-    """What so many callers hear on one channel, who ask the calls in turn, so long or so often."""
+    """What so many callers hear on one channel, who ask the calls in turn, so long or so often.
+
+    Who is refused for want of room waits as our own clients do.
+    """
     from services.runtime.channels import open_channel
+    from services.runtime.pauses import pauses
 
     answers = Answers()
     end = time.monotonic() + seconds
@@ -55,6 +57,7 @@ async def load(
 
     async def ask(channel: grpc.aio.Channel) -> None:
         nonlocal asked
+        waits = pauses()
         while time.monotonic() < end or asked < count:
             call = calls[asked % len(calls)]
             asked += 1
@@ -66,7 +69,9 @@ async def load(
                 answers.errors.add(f"{code}: {error.details()}")
             answers.seconds.setdefault(code, []).append(time.monotonic() - began)
             if code == "RESOURCE_EXHAUSTED":
-                await asyncio.sleep(PAUSE_SECONDS)
+                await asyncio.sleep(next(waits))
+            else:
+                waits = pauses()
 
     async with open_channel(address, settings) as channel:
         await asyncio.gather(*(ask(channel) for _ in range(callers)))
