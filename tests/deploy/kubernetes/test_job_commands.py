@@ -1,9 +1,12 @@
 """What jobs do in a cluster, done by processes with their words and environment, over real S3."""
 
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from services.runtime.object_store.port import ObjectStore
 from tests.conftest import MELGAN, UNAGAN, OpenStack, sound
 from tests.deploy.kubernetes.checks.jobs import words
 from tests.deploy.kubernetes.environment import environment_of
-from tests.deploy.kubernetes.rendering import World
+from tests.deploy.kubernetes.rendering import ROOT, World
 from tests.e2e.processes import free_port
 from tests.servers.seaweed import Seaweed
 
@@ -45,11 +48,13 @@ class Pods:
         self._folder = folder
         self._replaced = replaced
 
-    def run(self, index: int, **environment: str) -> "subprocess.Popen[str]":
-        """The pod of that index, started."""
+    def run(
+        self, index: int, given: Sequence[str] = (), **environment: str
+    ) -> "subprocess.Popen[str]":
+        """The pod of that index, started with its own words unless others are given."""
         home = self._folder / f"home-{index}"
         home.mkdir(exist_ok=True)
-        given = words(self.job, index)
+        given = given or words(self.job, index)
         return subprocess.Popen(
             [part for word in given for part in self._replaced.get(word, word).split()],
             env=self._environment | environment | {"DEMIURGE_HOME": str(home)},
@@ -116,3 +121,22 @@ def test_the_pods_of_a_training_meet_and_train_one_model(cluster: Cluster) -> No
     assert len({key.split("/")[2] for key in made}) == 1
     assert "training melgan: 4 of 4" in first
     assert "training melgan" not in second
+
+
+@pytest.mark.slow
+def test_models_come_into_the_store_as_the_documentation_says(cluster: Cluster) -> None:
+    # What `tar` puts there.
+    shutil.copytree(ROOT / "examples", cluster.folder / "scratch")
+    pod = Pods(cluster.world, "shell", cluster.folder, {})
+    documentation = (ROOT / "docs" / "deploy.md").read_text()
+    commands = re.findall(r"exec job/shell -- (demiurge [^#\n]*)", documentation)
+    before = cluster.made("models/")
+    for command in commands:
+        # Enough to be stored.
+        steps = " --steps 4 --every 2" if " train " in command else ""
+        given = command.replace("/scratch", f"{cluster.folder}/scratch") + steps
+        running = pod.run(0, shlex.split(given), **cluster.place)
+        said, _ = running.communicate(timeout=400)
+        assert running.returncode == 0, said
+    made = cluster.made("models/") - before
+    assert {key.split("/")[1] for key in made} == {"melgan", "unagan", "predictor"}
