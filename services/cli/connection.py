@@ -122,7 +122,10 @@ def connect(*nouns: str, lasting: bool = True, predictor_address: str = "") -> I
             place = (address, settings.token_field_of(noun))
             if place not in channels:
                 channel = stack.enter_context(open_blocking_channel(address, settings, noun=noun))
-                waiting_for = Waiting(address, lambda text: typer.echo(text, err=True))
+                plaintext = address != own and not settings.tls_ca
+                waiting_for = Waiting(
+                    address, lambda text: typer.echo(text, err=True), plaintext=plaintext
+                )
                 channels[place] = grpc.intercept_channel(channel, waiting_for)
             by_noun[noun] = channels[place]
         yield client_of(by_noun)

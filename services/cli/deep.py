@@ -26,7 +26,10 @@ def look_deep(*, mend: bool) -> list[Finding]:
 
     runtime = load(RuntimeSettings)
     if not store_is_there(runtime):
-        return [Finding("store", f"{runtime.store}: there is none yet")]
+        advice = ""
+        if runtime.address_of("query"):
+            advice = "set DEMIURGE_STORE to the store of the services, or look where they run"
+        return [Finding("store", f"{runtime.store}: there is none yet", advice)]
     findings = [Finding("store", runtime.store)]
     with Progress() as progress:
         store = open_store(runtime)

@@ -31,6 +31,10 @@ NEEDS = {
     "gateway": (),
     "train": ("wandb", "yaml", "matplotlib"),
 }
+# Whose models are trained here, unless both are elsewhere.
+TRAINABLE = ("synth", "predictor")
+# The checkout, unless installed without one, as in an image.
+ROOT = Path(__file__).parents[2]
 
 
 @app.command()
@@ -77,13 +81,31 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
+    from services.errors import ConfigurationError
+    from services.runtime.settings import RuntimeSettings, load
+
+    runtime = None
+    with suppress(ConfigurationError):  # told below
+        runtime = load(RuntimeSettings)
     for extra, modules in NEEDS.items():
+        if runtime and all(map(runtime.address_of, TRAINABLE if extra == "train" else (extra,))):
+            continue
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        yield Finding(
-            extra,
-            f"not installed: {', '.join(missing)}" if missing else "installed",
-            f"make install, or in the checkout: {PIP} '.[{extra}]'" if missing else "",
-        )
+        if missing:
+            yield Finding(extra, f"not installed: {', '.join(missing)}", _packages_mend(extra))
+        else:
+            yield Finding(extra, "installed")
+
+
+def _packages_mend(extra: str) -> str:
+    if (ROOT / "pyproject.toml").exists():
+        return f"make install, or in the checkout: {PIP} '.[{extra}]'"
+    if extra == "train":
+        return "images of synth and predictor have it; or install from a checkout"
+    return (
+        f"the image of {extra} has it: set DEMIURGE_{extra.upper()}_ADDRESS to where it runs; "
+        "or install from a checkout"
+    )
 
 
 def _device() -> Iterator[Finding]:
@@ -97,7 +119,7 @@ def _device() -> Iterator[Finding]:
 
 def _settings() -> Iterator[Finding]:
     from services.errors import ConfigurationError, ConflictError
-    from services.runtime.settings import RuntimeSettings, load
+    from services.runtime.settings import NOUNS, RuntimeSettings, load
 
     try:
         runtime = load(RuntimeSettings)
@@ -105,8 +127,15 @@ def _settings() -> Iterator[Finding]:
         yield Finding("settings", error.message, f"mend or unset {error.culprit}")
         return
     yield Finding("settings", "readable")
-    yield _store(runtime)
-    yield from _hashes(runtime)
+    if "store" in runtime.model_fields_set or not all(map(runtime.address_of, NOUNS)):
+        yield _store(runtime)
+        yield from _hashes(runtime)
+    else:
+        found_here = (
+            "the services' own; `demiurge import` and `demiurge train` would use this machine's, "
+            f"{runtime.store}, unless DEMIURGE_STORE is set"
+        )
+        yield Finding("store", found_here)
     from services.query.settings import QuerySettings
 
     try:
@@ -180,7 +209,9 @@ def _folder(subject: str, folder: Path) -> Finding:
     return Finding(subject, found, "make room" if free < LEAST_FREE_BYTES else "")
 
 
-def _stored_models() -> Iterator[Finding]:
+def _models() -> Iterator[Finding]:
+    """How many models there are: where a service is elsewhere, by its word."""
+    from services.cli import peers
     from services.errors import DemiurgeError
     from services.runtime.model_store import FAMILIES, ModelStore
     from services.runtime.object_store.opening import open_store, store_is_there
@@ -188,15 +219,20 @@ def _stored_models() -> Iterator[Finding]:
 
     try:
         runtime = load(RuntimeSettings)
-        if not store_is_there(runtime):
+        counts = peers.counted(runtime)
+        elsewhere = ", as the services list them" if counts else ""
+        here = [family for family in FAMILIES if family not in counts]
+        if here and store_is_there(runtime):
+            models = ModelStore(open_store(runtime))
+            counts.update({family: sum(1 for _ in models.list(family)) for family in here})
+        elif not counts:
             yield Finding("models", "none, there is no store yet")
             return
-        models = ModelStore(open_store(runtime))
-        counts = [f"{sum(1 for _ in models.list(family))} {family}" for family in FAMILIES]
     except DemiurgeError as error:
         yield Finding("models", error.message, "see the lines above")
         return
-    yield Finding("models", ", ".join(counts))
+    listed = ", ".join(f"{counts[family]} {family}" for family in FAMILIES)
+    yield Finding("models", f"{listed}{elsewhere}")
 
 
 LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
@@ -204,5 +240,5 @@ LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _packages,
     _device,
     _settings,
-    _stored_models,
+    _models,
 )

@@ -15,9 +15,15 @@ def references(message: Message) -> Iterator[ObjectRef]:
         yield message
         return
     for field, value in message.ListFields():
-        if field.message_type is None:
+        kind = field.message_type
+        if kind is None:
             continue
-        for part in [value] if isinstance(value, Message) else value:
+        if kind.GetOptions().map_entry:
+            # A map goes through its keys; its values may be plain numbers.
+            parts = value.values() if kind.fields_by_name["value"].message_type else ()
+        else:
+            parts = [value] if isinstance(value, Message) else value
+        for part in parts:
             yield from references(part)
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from services.cli.main import app
 from services.runtime.model_store import ModelStore
-from tests.conftest import PREDICTOR, OpenStack, Stack, sound, spec
+from tests.conftest import MELGAN, PREDICTOR, UNAGAN, OpenStack, Stack, sound, spec
 
 # One run over what was uploaded, one over what it generates.
 ASKED: tuple[dict[str, Any], ...] = (
@@ -68,9 +68,13 @@ def flip(path: Path) -> None:
 def made_and_folder(
     open_stack: OpenStack, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[bytes], Path]:
-    """Runs that ended; the collection of the first has an alias."""
+    """Runs of judged models that ended; the collection of the first has an alias."""
     folder = tmp_path_factory.mktemp("examined")
     with open_stack(folder) as stack:
+        models = ModelStore(stack.store)
+        for family, name in (("unagan", UNAGAN), ("melgan", MELGAN), ("predictor", PREDICTOR)):
+            version = models.find(family, name)
+            models.describe(version, figures={"silent_share": 0.5}, card="# judged", pictures={})
         stack.upload("prediction", "1.wav", sound(1.0, 1))
         for seed in (3, 4):
             stack.upload("material", f"{seed}.wav", sound(0.5, seed))
@@ -288,6 +292,18 @@ def test_a_deletion_cut_short_is_completed(stack: Stack) -> None:
 
     assert examined.exit_code == 0
     assert not any(collection.id in key for key in stack.store.keys("collections/"))
+
+
+def test_no_store_where_services_are_elsewhere_is_not_all_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEMIURGE_HOME", str(tmp_path))
+    monkeypatch.setenv("DEMIURGE_ADDRESS", "127.0.0.1:1")
+
+    done = CliRunner().invoke(app, ["doctor", "--deep"])
+
+    assert done.exit_code == 1
+    assert "set DEMIURGE_STORE to the store of the services" in done.stdout
 
 
 def test_mending_goes_with_looking_deep() -> None:

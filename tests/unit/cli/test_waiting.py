@@ -2,6 +2,7 @@ import threading
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from demiurge.gateway.v1.gateway_service_pb2_grpc import (
 )
 
 from services.cli import waiting
+from services.cli.connection import connect
 from services.errors import BusyError, StorageFullError, TimeExceededError, UnavailableError
 from services.runtime.channels import open_blocking_channel
 from services.runtime.settings import RuntimeSettings
@@ -21,7 +23,10 @@ from services.runtime.status import DETAILS_KEY, code_of, remote_errors, status_
 
 
 class Troubled(PipelineServiceServicer):
-    """Never answers ListRuns; refuses GetRun with what is left of `refusals`."""
+    """Never answers ListRuns; refuses GetRun with what is left of `refusals`.
+
+    To CancelRun it answers as a proxy does that finds nobody behind it.
+    """
 
     def __init__(self) -> None:
         self.refusals: list[Exception] = []
@@ -37,6 +42,10 @@ class Troubled(PipelineServiceServicer):
             context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
             context.abort(code_of(error), status.message)
         return messages.GetRunResponse(run=messages.Run(id=request.run_id))
+
+    def CancelRun(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        context.set_trailing_metadata((("server", "a-proxy"), ("grpc-retry-pushback-ms", "-1")))
+        context.abort(grpc.StatusCode.UNAVAILABLE, "no healthy upstream")
 
 
 @contextmanager
@@ -96,3 +105,56 @@ def test_nobody_at_an_address_is_told_with_what_to_do() -> None:
             UnavailableError, match=r"studio:50051 cannot be reached: .*see that it"
         ):
             stub.GetRun(messages.GetRunRequest(run_id="run-1"))
+
+
+def test_whoever_is_away_behind_a_proxy_is_named_and_not_the_proxy() -> None:
+    with (
+        pytest.raises(UnavailableError, match=r"^studio:50051 answers, but gateway behind") as told,
+        served(Troubled(), []) as stub,
+    ):
+        stub.CancelRun(messages.CancelRunRequest(run_id="run-1"))
+    assert told.value.culprit == "gateway"
+    assert "no healthy upstream; see that gateway runs" in told.value.message
+
+
+def test_a_service_that_is_stopping_is_no_proxy_and_has_been_reached_without_tls() -> None:
+    troubled = Troubled()
+    troubled.refusals = [UnavailableError("stopping")] * 10
+    with pytest.raises(UnavailableError, match="stopping") as told, served(troubled, []) as stub:
+        stub.GetRun(messages.GetRunRequest(run_id="run-1"))
+    assert "behind" not in told.value.message
+    assert "TLS" not in told.value.message
+
+
+@pytest.fixture
+def speaks_tls(certificates: Path) -> Iterator[str]:
+    """The address of a server that does."""
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    add_PipelineServiceServicer_to_server(Troubled(), server)
+    pair = ((certificates / "own.key").read_bytes(), (certificates / "own.pem").read_bytes())
+    credentials = grpc.ssl_server_credentials([pair])
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(0).wait()
+
+
+@pytest.mark.parametrize("with_authority", [False, True])
+def test_only_whoever_has_no_authority_is_told_of_tls(
+    speaks_tls: str,
+    certificates: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    with_authority: bool,
+) -> None:
+    monkeypatch.setenv("DEMIURGE_HOME", str(tmp_path))
+    monkeypatch.setenv("DEMIURGE_GATEWAY_ADDRESS", "127.0.0.1:9" if with_authority else speaks_tls)
+    if with_authority:
+        monkeypatch.setenv("DEMIURGE_TLS_CA", str(certificates / "ca.pem"))
+
+    with pytest.raises(UnavailableError, match="cannot be reached") as told:  # noqa: SIM117
+        with connect("gateway") as client:
+            client.pipeline.GetRun(messages.GetRunRequest(run_id="run-1"))
+
+    hinted = "; or it speaks TLS: set DEMIURGE_TLS_CA" in told.value.message
+    assert hinted is not with_authority
