@@ -330,8 +330,9 @@ async def test_of_a_thousand_requests_those_beyond_the_queue_are_told_to_come_ag
 
     refused = [answer for answer in answers if isinstance(answer, BusyError)]
     described = [answer for answer in answers if isinstance(answer, pb.ExtractDescriptorsResponse)]
-    assert len(refused) == 996
-    assert len(described) == 4
+    assert len(refused) + len(described) == 1_000
+    # One at work and three that wait, and whoever came as one of them had ended.
+    assert 4 <= len(described) < 20
 
 
 async def test_an_unreadable_sound_is_refused_by_name_and_nothing_is_stored(

@@ -43,7 +43,7 @@ def test_a_run_rides_out_a_service_that_is_away_for_half_a_minute(
 
 
 SHORT = {
-    "DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS": "3",
+    "DEMIURGE_GATEWAY_CALL_TIMEOUT_SECONDS": "8",
     "DEMIURGE_GATEWAY_PATIENCE_SECONDS": "2",
 }
 
