@@ -29,7 +29,7 @@ def build() -> None:
         subprocess.run(
             [*compose, "build", "--quiet", *NOUNS],
             cwd=ROOT,
-            env=os.environ | {"REVISION": git.stdout.decode().strip()},
+            env=os.environ | {"IMAGE_REVISION": git.stdout.decode().strip()},
             check=True,
         )
 

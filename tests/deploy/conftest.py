@@ -62,7 +62,7 @@ def open_containers(
     """
 
     def opened(*, settings: Mapping[str, str] | None = None, **keywords: Any) -> Stack:
-        given = {"FILES": str(model_files), **(settings or {})}
+        given = {"FILES_FOLDER": str(model_files), **(settings or {})}
         prefix = os.environ.get("DEMIURGE_TEST_IMAGES")
         if prefix:
             given["IMAGE_PREFIX"] = prefix

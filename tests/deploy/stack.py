@@ -71,8 +71,8 @@ class Stack:
         ]
         self._settings = SETTINGS | {
             "PUBLISHED_PORT": str(self.port),
-            "SECRETS": str(self.secrets),
-            **({"CERTIFICATES": str(self.certificates)} if self.certificates else {}),
+            "SECRETS_FOLDER": str(self.secrets),
+            **({"CERTIFICATES_FOLDER": str(self.certificates)} if self.certificates else {}),
             **(settings or {}),
         }
 
@@ -152,7 +152,7 @@ class Stack:
         return self.compose("run", "--rm", "--no-deps", "-T", *options, service, *arguments)
 
     def import_models(self) -> None:
-        """Takes every model of the folder FILES into the store, by one container."""
+        """Takes every model of FILES_FOLDER into the store, by one container."""
         each = (
             "for best in /files/models/*/*/best.json; do demiurge import ${best%/*} || exit; done"
         )

@@ -17,7 +17,7 @@ TINY = ("--ngf", "2", "--steps", "2", "--batch-size", "2", "--every", "1")
 
 def test_a_model_that_was_trained_in_a_container_is_there(open_containers: OpenContainers) -> None:
     recordings = str(ROOT / "examples" / "corpus" / "recorded")
-    with open_containers(settings={"RECORDINGS": recordings}) as stack:
+    with open_containers(settings={"RECORDINGS_FOLDER": recordings}) as stack:
         stack.run("train", "melgan", "--recorded", "/recordings", *TINY)
         with client(stack) as calls:
             [made] = calls.synth.ListModels(ListModelsRequest(), timeout=60).models
