@@ -80,6 +80,8 @@ class PredictorServicer(pb_grpc.PredictorServiceServicer):
                 "request: ask again from where that ends",
                 culprit="steps",
             )
+        # Finding the model asks the store: under overload, refusals would hold up what is served.
+        self._queue.expect_room()
         track = track_from_message(request.window)
         found = await asyncio.to_thread(self._find, request.predictor_id)
         if isinstance(found, Plugin):

@@ -80,16 +80,22 @@ class DeviceQueue:
         self._draining = True
         await asyncio.to_thread(self._executor.shutdown)
 
+    def expect_room(self) -> None:
+        """Raises what `run` would raise now: before work that a refusal need not cost."""
+        with self._lock:
+            self._refuse_if_full()
+
+    def _refuse_if_full(self) -> None:
+        if self._draining:
+            raise UnavailableError(f"the {self._name} queue is draining: ask another replica")
+        # Those at work do not wait.
+        if self._unfinished >= self._capacity + self._workers:
+            self._metrics.refused.inc()
+            raise BusyError(f"{self._capacity} wait for the {self._name} already: try again later")
+
     def _submit(self, launch: Callable[[], T]) -> "Future[T]":
         with self._lock:
-            if self._draining:
-                raise UnavailableError(f"the {self._name} queue is draining: ask another replica")
-            # Those at work do not wait.
-            if self._unfinished >= self._capacity + self._workers:
-                self._metrics.refused.inc()
-                raise BusyError(
-                    f"{self._capacity} wait for the {self._name} already: try again later"
-                )
+            self._refuse_if_full()
             self._unfinished += 1
         came = time.monotonic()
 

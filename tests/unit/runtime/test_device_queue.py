@@ -91,9 +91,12 @@ async def test_more_than_capacity_waiting_is_refused(queue: DeviceQueue, gate: G
     await asyncio.sleep(0)
     with pytest.raises(BusyError):
         await queue.run(lambda _: "too many")
+    with pytest.raises(BusyError):
+        queue.expect_room()
     gate.release.set()
     assert await running == "done"
     assert await asyncio.gather(*waiting) == ["waited"] * 2
+    queue.expect_room()
     assert await queue.run(lambda _: "again") == "again"
 
 
