@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 PIECE_BYTES = 1 << 18
 MAX_VALUE_BYTES = 1 << 22
 
-_SPACE = re.compile(rb"[ \t\n\r]*+")
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_SCALAR = re.compile(_STRING + rb'|[^" \t\n\r,:\[\]{}]++', re.DOTALL)
+# No alternative can begin where another does, so a failure costs no more than the text is long.
+# (Possessive quantifiers would say the same; Debian 12's Python 3.11.2 gets them wrong.)
+_SPACE = re.compile(rb"[ \t\n\r]*")
+_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_SCALAR = re.compile(_STRING + rb'|[^" \t\n\r,:\[\]{}]+', re.DOTALL)
 # What may stand in a list without opening another: as far as it goes, and to its last comma.
-_FLAT = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
-_FLAT_TO_COMMA = re.compile(rb'(?:(?:[^",\[\]{}]++|' + _STRING + rb")*+,)*+", re.DOTALL)
+_FLAT = re.compile(rb'[^"\[\]{}]*(?:' + _STRING + rb'[^"\[\]{}]*)*', re.DOTALL)
+_FLAT_TO_COMMA = re.compile(rb'(?:[^",\[\]{}]*(?:' + _STRING + rb'[^",\[\]{}]*)*,)*', re.DOTALL)
 
 
 class NotColumnsError(ValueError):
