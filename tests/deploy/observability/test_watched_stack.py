@@ -33,6 +33,7 @@ from tests.deploy.observability.prometheus import Prometheus, Samples, until
 from tests.deploy.observability.rules import RULES
 from tests.deploy.observability.spans import Span, ancestors, spans
 from tests.deploy.stack import Stack
+from tests.e2e.workspace import wait_until
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
@@ -152,11 +153,16 @@ def test_one_trace_goes_from_envoy_through_the_gateway_to_a_service(
 
 
 def test_a_run_is_one_trace_through_every_service(run: Run, watched: Stack) -> None:
-    traces: dict[str, set[str]] = {}
-    for span in _sent(watched):
-        traces.setdefault(span.trace, set()).add(span.service)
     whole = {f"demiurge-{noun}" for noun in NOUNS}
-    assert any(whole <= services for services in traces.values()), traces
+
+    def is_sent() -> bool:
+        traces: dict[str, set[str]] = {}
+        for span in _sent(watched):
+            traces.setdefault(span.trace, set()).add(span.service)
+        return any(whole <= services for services in traces.values())
+
+    # Each service sends its spans a batch at a time.
+    wait_until(is_sent, seconds=30)
 
 
 def test_a_line_of_the_log_is_json_and_the_id_of_a_run_joins_them(run: Run, watched: Stack) -> None:
