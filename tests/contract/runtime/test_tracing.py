@@ -128,6 +128,11 @@ async def test_a_collector_that_hangs_holds_up_no_stop(
         hanging = open_tracing(RuntimeSettings(otlp_endpoint=endpoint), "front")
         async with asyncio.timeout(60), two_services(hanging, Tracing()) as channel:
             await query_grpc.QueryServiceStub(channel).GetCollection(get("onward:x"))
+        # It was told of the call, and is still to answer.
+        silent.settimeout(0)
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(4) == b"POST"
 
 
 def test_work_of_its_own_begins_a_trace_that_points_to_its_cause(collector: Rotel) -> None:

@@ -1,8 +1,9 @@
 """Services that hang, and networks that are cut, for a while: runs wait, callers hear nothing."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,16 @@ from tests.deploy.stack import Stack
 from tests.e2e.processes import STAGES
 
 pytestmark = pytest.mark.containers
+slow = pytest.mark.slow
 
 AWAY_SECONDS = 30
 BRIEFLY_SECONDS = 5
 EVERYONE = (*NOUNS, "envoy", "minio")
+
+
+def lastingly(nouns: Sequence[str]) -> list[Any]:
+    """Each of them, away for so long that it is a slow test."""
+    return [pytest.param(noun, AWAY_SECONDS, marks=slow) for noun in nouns]
 
 
 @contextmanager
@@ -38,29 +45,18 @@ def cut_off(stack: Stack, noun: str) -> Iterator[None]:
         stack.mend(noun)
 
 
-def test_a_gateway_that_hangs_for_a_moment_is_waited_for(
-    caller: Caller, undisturbed: Embedded
+@pytest.mark.parametrize(("noun", "seconds"), [("gateway", BRIEFLY_SECONDS), *lastingly(EVERYONE)])
+def test_what_hangs_for_a_while_is_waited_for(
+    noun: str, seconds: int, caller: Caller, undisturbed: Embedded
 ) -> None:
-    wanted = wanted_run(300)
-    run = caller.create(wanted)
-    with paused(caller.stack, "gateway"):
-        time.sleep(BRIEFLY_SECONDS)
-    assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("noun", EVERYONE)
-def test_what_hangs_for_half_a_minute_is_waited_for(
-    noun: str, caller: Caller, undisturbed: Embedded
-) -> None:
-    wanted = wanted_run(310 + EVERYONE.index(noun))
+    wanted = wanted_run(300 + EVERYONE.index(noun) + seconds)
     run = caller.create(wanted)
     with paused(caller.stack, noun):
-        time.sleep(AWAY_SECONDS)
+        time.sleep(seconds)
     assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_service_that_hangs_with_work_in_its_hands_is_waited_for(
     stage: str, caller: Caller, undisturbed: Embedded
@@ -71,44 +67,30 @@ def test_a_service_that_hangs_with_work_in_its_hands_is_waited_for(
     assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
 
 
-def test_a_network_that_is_cut_for_a_moment_is_waited_for(
-    caller: Caller, undisturbed: Embedded
-) -> None:
-    wanted = wanted_run(330, "generate")
-    run = caller.create(wanted)
-    with cut_off(caller.stack, "synth"):
-        time.sleep(BRIEFLY_SECONDS)
-    assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
-
-
 # Cut off from its caller, Envoy is no more than a published port that leads nowhere.
-@pytest.mark.slow
-@pytest.mark.parametrize("noun", [noun for noun in EVERYONE if noun != "envoy"])
-def test_a_network_that_is_cut_for_half_a_minute_is_waited_for(
-    noun: str, caller: Caller, undisturbed: Embedded
+CONNECTED = [noun for noun in EVERYONE if noun != "envoy"]
+
+
+@pytest.mark.parametrize(("noun", "seconds"), [("synth", BRIEFLY_SECONDS), *lastingly(CONNECTED)])
+def test_a_network_that_is_cut_for_a_while_is_waited_for(
+    noun: str, seconds: int, caller: Caller, undisturbed: Embedded
 ) -> None:
-    wanted = wanted_run(340 + EVERYONE.index(noun), "generate")
+    wanted = wanted_run(400 + EVERYONE.index(noun) + seconds, "generate")
     run = caller.create(wanted)
     with cut_off(caller.stack, noun):
-        time.sleep(AWAY_SECONDS)
+        time.sleep(seconds)
     assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_store_that_is_restarted_in_any_stage_is_waited_for(
+@pytest.mark.parametrize(
+    "stage",
+    [stage if stage == "extract" else pytest.param(stage, marks=slow) for stage in STAGES],
+)
+def test_a_store_that_is_restarted_is_waited_for(
     stage: str, caller: Caller, undisturbed: Embedded
 ) -> None:
-    wanted = wanted_run(350 + STAGES.index(stage), stage)
+    wanted = wanted_run(450 + STAGES.index(stage), stage)
     with caller.held(wanted, stage) as run:
-        caller.stack.stop("minio")
-    caller.stack.start("minio")
-    assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
-
-
-def test_a_store_that_is_restarted_is_waited_for(caller: Caller, undisturbed: Embedded) -> None:
-    wanted = wanted_run(360)
-    with caller.held(wanted, "extract") as run:
         caller.stack.stop("minio")
     caller.stack.start("minio")
     assert_same(caller.ended(wanted, run), wanted, caller, undisturbed)
